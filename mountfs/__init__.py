@@ -1,0 +1,1 @@
+"""The FUSE client: the kernel in front, storage servers behind, cache and change log between."""
