@@ -1,0 +1,71 @@
+"""Flag over variable over file; bad values name the cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gdah_volume.errors import GdahError, InvalidArgument
+from gdah_volume.settings import parse_size, read_token
+from mountfs import config
+
+URL = "http://127.0.0.1:7001"
+
+
+def settings(*argv: str, environ: dict[str, str] | None = None) -> config.MountSettings:
+    return config.settings(config.parser().parse_args(list(argv)), environ or {})
+
+
+def test_flag_wins_over_variable_over_file(tmp_path: Path) -> None:
+    file = tmp_path / "gdah.toml"
+    file.write_text('[mount]\ncache-size = "1G"\ndurability = "local"\ndevice = "desk"\nserver = ["http://h:1"]\n')
+    environ = {"GDAH_CACHE_SIZE": "2G", "GDAH_DURABILITY": "replicated", "GDAH_CONFIG": str(file)}
+    got = settings("m", "--cache-size", "3G", environ=environ)
+    assert got.cache_size_bytes == 3 << 30
+    assert got.durability == "replicated"
+    assert got.device == "desk"
+    assert got.servers == ("http://h:1",)
+
+
+def test_server_list_in_a_variable() -> None:
+    assert settings("m", environ={"GDAH_SERVER": "http://a:1/,http://b:2"}).servers == ("http://a:1", "http://b:2")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["m"],
+        ["m", "--server", "ftp://x"],
+        ["m", "--server", "http://x:1/path"],
+        ["m", "--server", URL, "--volume", "../x"],
+        ["m", "--server", URL, "--cache-size", "lots"],
+        ["m", "--server", URL, "--status-addr", "7000"],
+        ["m", "--server", URL, "--status-addr", "0.0.0.0:7000"],
+        ["m", "--server", URL, "--token-file", "/nonexistent"],
+        ["m", "--server", URL, "--config", "/nonexistent"],
+        ["m", "--server", URL, "--flush-timeout", "soon"],
+    ],
+)
+def test_bad_values_are_refused(argv: list[str]) -> None:
+    with pytest.raises(GdahError):
+        settings(*argv)
+
+
+def test_unknown_key_in_the_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "gdah.toml"
+    file.write_text("[mount]\ncache_sise = 1\n")
+    with pytest.raises(InvalidArgument, match="cache_sise"):
+        settings("m", "--server", URL, "--config", str(file))
+
+
+@pytest.mark.parametrize(("text", "size"), [("4096", 4096), ("1k", 1024), ("1.5 GiB", 3 << 29), ("2TB", 2 << 40)])
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+def test_a_weak_token_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("short\n")
+    with pytest.raises(InvalidArgument, match="token_urlsafe"):
+        read_token(str(file))
