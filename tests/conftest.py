@@ -1,0 +1,72 @@
+"""Fixtures that all tests share, the report of a failed cluster test, and the rule that mount tests are never lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import LIVE, Cluster
+from tests.cluster.sources import copy_sources
+
+_ran_on_mounts = 0
+
+
+@pytest.fixture(scope="session")
+def fuse() -> None:
+    """The machine can mount. Where it cannot, tests are skipped aloud; with CI=true that is a failure."""
+    if not os.path.exists("/dev/fuse"):
+        reason = "no /dev/fuse on this machine"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def new_cluster(tmp_path: Path, fuse: None) -> Iterator[Callable[..., Cluster]]:
+    """Make clusters: `new_cluster(servers=2, cables=False)`; closed when the test ends."""
+    with ExitStack() as stack:
+        count = 0
+
+        def make(servers: int = 2, *, cables: bool = False) -> Cluster:
+            nonlocal count
+            count += 1
+            return stack.enter_context(Cluster(tmp_path / f"c{count}", servers, cables=cables))
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,100 real source files in their folders, on the local disk. Read only."""
+    folder = tmp_path_factory.mktemp("sources") / "lib"
+    copy_sources(folder)
+    return folder
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    global _ran_on_mounts
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when != "call":
+        return
+    if item.get_closest_marker("mount") is not None and report.outcome != "skipped":
+        _ran_on_mounts += 1
+    if report.failed:
+        for cluster in list(LIVE):
+            report.sections.append((f"cluster in {cluster.folder}", cluster.report()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"tests that ran on a real mount: {_ran_on_mounts}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A whole run in CI that touched no mount proves nothing, so it fails."""
+    whole = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if os.environ.get("CI") == "true" and whole and not session.config.option.collectonly and _ran_on_mounts == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
