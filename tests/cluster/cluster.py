@@ -287,6 +287,10 @@ class Cluster:
         for proxy in self.proxies:
             proxy.heal()
 
+    def tool(self, script: str, *argv: str) -> str:
+        """The output of a console script of this environment."""
+        return run_program([Path(sys.executable).with_name(script), *argv], cwd=self.folder).stdout
+
     # --- waiting -------------------------------------------------------------------------------------
 
     def wait_peers(self, servers: Iterable[Server] | None = None) -> None:

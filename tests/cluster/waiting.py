@@ -14,7 +14,7 @@ NOT_YET = (AssertionError, OSError, httpx.HTTPError, KeyError, IndexError)
 """What a check may raise while things are still on their way."""
 
 
-def wait_until(check: Callable[[], T], what: str, timeout_s: float = 30.0, every_s: float = 0.05) -> T:
+def wait_until(check: Callable[[], T | None], what: str, timeout_s: float = 30.0, every_s: float = 0.05) -> T:
     """The first truthy answer of `check`. The deadline is generous: it ends a hang, it measures nothing."""
     deadline = time.monotonic() + timeout_s
     last: object = None

@@ -1,0 +1,136 @@
+"""Two mounts of healthy servers are one folder: what one closes the other sees, whatever its kernel had cached."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.cluster import Cluster, Mount
+from tests.cluster.waiting import wait_until
+
+pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def mounts(tmp_path_factory: pytest.TempPathFactory, fuse: None) -> Iterator[tuple[Mount, Mount]]:
+    """Each uses another server first."""
+    with Cluster(tmp_path_factory.mktemp("two")) as cluster:
+        a, b = cluster.start_servers()
+        yield cluster.mount("one", [a, b]), cluster.mount("two", [b, a])
+        cluster.wait_settled()
+
+
+def sees(mount: Mount, path: str, content: bytes) -> None:
+    wait_until(lambda: mount.hands.read(path) == content, f"{mount.name} sees {content!r:.40} in {path}", 15, 0.01)
+
+
+def test_new_content_replaces_what_the_kernel_had_cached(mounts: tuple[Mount, Mount]) -> None:
+    one, two = mounts
+    one.hands.write("content", b"old" * 5000)
+    sees(two, "content", b"old" * 5000)
+    for number in range(10):
+        assert two.hands.stat("content").st_size
+        text = f"new {number} ".encode() * (1000 + number)
+        one.hands.write("content", text)
+        sees(two, "content", text)
+        assert two.hands.stat("content").st_size == len(text)
+        two.hands.write("content", text + b"answer")
+        sees(one, "content", text + b"answer")
+
+
+def test_a_file_held_open_shows_new_content_of_the_same_length(mounts: tuple[Mount, Mount]) -> None:
+    one, two = mounts
+    one.hands.write("held", b"AAAA")
+    sees(two, "held", b"AAAA")
+    fd = two.hands.open("held", 0)
+    assert two.hands.pread(fd, 10) == b"AAAA"
+    one.hands.write("held", b"BBBB")
+    wait_until(lambda: two.hands.pread(fd, 10) == b"BBBB", "the open file shows the new content", 15)
+    two.hands.close_fd(fd)
+
+
+def test_a_name_that_was_known_to_be_absent_appears(mounts: tuple[Mount, Mount]) -> None:
+    one, two = mounts
+    for number in range(10):
+        name = f"absent {number}"
+        for _ in range(3):
+            assert not two.hands.exists(name)
+        one.hands.write(name, b"present")
+        wait_until(lambda name=name: two.hands.exists(name), f"{name} appears", 15, 0.01)  # type: ignore[misc]
+        assert two.hands.read(name) == b"present"
+
+
+def test_listings_follow_creations_removals_and_renames(mounts: tuple[Mount, Mount]) -> None:
+    one, two = mounts
+    one.hands.mkdir("listed")
+    one.hands.write("listed/a", b"")
+    wait_until(lambda: two.hands.exists("listed") and two.hands.listdir("listed") == ["a"], "the listing appears", 15)
+    one.hands.write("listed/b", b"")
+    wait_until(lambda: two.hands.listdir("listed") == ["a", "b"], "the listing grows", 15)
+    one.hands.rename("listed/a", "listed/c")
+    wait_until(lambda: two.hands.listdir("listed") == ["b", "c"], "the listing follows a rename", 15)
+    wait_until(lambda: not two.hands.exists("listed/a"), "the old name is gone", 15)
+    two.hands.unlink("listed/b")
+    two.hands.unlink("listed/c")
+    wait_until(lambda: one.hands.listdir("listed") == [], "the listing is empty", 15)
+    one.hands.rmdir("listed")
+    wait_until(lambda: not two.hands.exists("listed"), "the folder is gone", 15)
+
+
+def test_attributes_follow(mounts: tuple[Mount, Mount]) -> None:
+    one, two = mounts
+    one.hands.write("attributes", b"x")
+    wait_until(lambda: two.hands.exists("attributes"), "it appears", 15)
+    assert two.hands.stat("attributes").st_nlink == 1
+    one.hands.chmod("attributes", 0o604)
+    wait_until(lambda: two.hands.stat("attributes").st_mode & 0o777 == 0o604, "the mode follows", 15)
+    one.hands.link("attributes", "attributes 2")
+    wait_until(lambda: two.hands.stat("attributes").st_nlink == 2, "the link count follows", 15)
+    one.hands.truncate("attributes", 100)
+    wait_until(lambda: two.hands.stat("attributes 2").st_size == 100, "the size follows", 15)
+
+
+def test_of_two_exclusive_creates_through_different_servers_exactly_one_succeeds(mounts: tuple[Mount, Mount]) -> None:
+    hands = [mount.more_hands() for mount in mounts]
+    for number in range(25):
+        results: list[str] = []
+        barrier = threading.Barrier(2)
+
+        def create(index: int, name: str, results: list[str] = results, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            try:
+                hands[index].create_exclusive(name, b"by %d" % index)
+                results.append("made")
+            except FileExistsError:
+                results.append("exists")
+
+        threads = [threading.Thread(target=create, args=(index, f"exclusive {number}")) for index in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(results) == ["exists", "made"], f"round {number}"
+    for mount in mounts:
+        assert [name for name in mount.hands.listdir() if "(conflict" in name] == []
+
+
+def test_mkdir_as_a_lock_through_different_servers(mounts: tuple[Mount, Mount]) -> None:
+    hands = [mount.more_hands() for mount in mounts]
+    won = [0, 0]
+
+    def compete(index: int) -> None:
+        for number in range(25):
+            try:
+                hands[index].mkdir(f"lock {number}")
+                won[index] += 1
+            except FileExistsError:
+                pass
+
+    threads = [threading.Thread(target=compete, args=(index,)) for index in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(won) == 25
