@@ -33,6 +33,7 @@ XATTR_VALUE_MAX_BYTES = 64 << 10
 XATTRS_MAX_BYTES = 256 << 10
 SYMLINK_MAX_BYTES = 4095
 ALSO_MAX = 1024
+ORIGIN_MAX_CHARS = 255
 
 
 class Attrs(msgspec.Struct, frozen=True):
@@ -50,6 +51,8 @@ class Attrs(msgspec.Struct, frozen=True):
 class Base(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     id: OpId
     time_ns: int
+    origin: str = ""
+    """The machine that a change came from, if it was a program of the original interface; else empty."""
 
 
 class Create(Base, frozen=True, kw_only=True, tag="create"):
@@ -199,6 +202,8 @@ def check_operation(op: Operation) -> Operation:
     """
     check_op_id(op.id)
     _check_numbers(op.time_ns)
+    if len(op.origin) > ORIGIN_MAX_CHARS:
+        raise BadMessage("the name of an origin is too long")
     match op:
         case Create():
             check_node_id(op.parent)
@@ -286,7 +291,7 @@ def to_json(op: Operation) -> str:
     out: dict[str, Any] = {"type": type(op).__struct_config__.tag}
     for field in op.__struct_fields__:
         value = getattr(op, field)
-        if value is None or value == () or value == {}:
+        if value is None or value == () or value == {} or (field == "origin" and not value):
             continue
         if field in _NAME_FIELDS:
             if value:

@@ -115,6 +115,8 @@ class Feed(msgspec.Struct, frozen=True, array_like=True, tag="feed", kw_only=Tru
     """Every member of the volume holds all entries up to this position of this log, with their content."""
     stable: Stamp
     """No smaller stamp can arrive any more, anywhere."""
+    up_to: int = 0
+    """To a peer: what lies up to this position and is in no feed came from the peer itself (0: says nothing)."""
 
 
 class SnapshotNeeded(msgspec.Struct, frozen=True, array_like=True, tag="snapshot_needed", kw_only=True):
@@ -195,6 +197,10 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat", kw_only=Tru
     lag: int = 0
     """A server to a mount: operations that its worst peer lacks."""
     busy: float = 0.0
+    sequencer: ServerId | None = None
+    """A server: to whom I pass operations on now; myself: I stamp them alone."""
+    trouble: str = ""
+    """A server: why it cannot store anything now (disk full); empty: it can."""
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed", kw_only=True):
