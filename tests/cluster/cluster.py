@@ -135,6 +135,7 @@ class Mount(Node):
         super().__init__(cluster, name, free_port())
         self.root = cluster.folder / f"{name}-root"
         self.cache = cluster.folder / f"{name}-cache"
+        self.process.own_log = self.cache / "mount.log"
         self.doors: dict[Server, FaultProxy] = {}
         self.servers = list(servers)
         if cluster.cables:

@@ -43,9 +43,12 @@ def command_line(script: str, module: str) -> list[str]:
 
 
 class Process:
-    def __init__(self, name: str, logs: Path) -> None:
+    """`own_log`: a file that the process writes itself, shown after what it printed."""
+
+    def __init__(self, name: str, logs: Path, own_log: Path | None = None) -> None:
         self.name = name
         self.log = logs / f"{name}.log"
+        self.own_log = own_log
         self._popen: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
@@ -115,7 +118,8 @@ class Process:
             abandon(self._popen)
 
     def log_text(self) -> str:
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
+        logs = [log for log in (self.log, self.own_log) if log is not None and log.exists()]
+        return "\n".join(log.read_text(errors="replace") for log in logs)
 
     def log_tail(self, lines: int = 40) -> str:
         return "\n".join(self.log_text().splitlines()[-lines:])

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(300)]
 def test_each_server_alone_serves_every_byte_to_an_empty_cache(
     new_cluster: Callable[..., Cluster], sources: Path, tmp_path: Path
 ) -> None:
+    """Two replicas that hold the same operations show the same tree."""
     cluster = new_cluster()
     a, b = cluster.start_servers()
     first = cluster.mount("first")
@@ -45,6 +46,7 @@ def test_each_server_alone_serves_every_byte_to_an_empty_cache(
 
 
 def test_a_server_that_comes_back_empty_receives_everything_again(new_cluster: Callable[..., Cluster]) -> None:
+    """Absence is never deletion: only an operation that somebody made removes something."""
     cluster = new_cluster()
     a, b = cluster.start_servers()
     mount = cluster.mount()

@@ -24,6 +24,10 @@ def server_in_use(mount: Mount) -> Server:
 def test_a_server_is_lost_in_the_middle_of_a_copy(
     new_cluster: Callable[..., Cluster], sources: Path, fault: str, which: str
 ) -> None:
+    """No program sees an error because a server was killed, stopped or cut off.
+
+    A server that dies or stops makes one call pause, not fail.
+    """
     cluster = new_cluster()
     cluster.start_servers()
     mount = cluster.mount()
@@ -65,6 +69,9 @@ def test_a_server_is_lost_in_the_middle_of_a_copy(
 
 
 def test_an_fsynced_file_is_on_both_servers_when_both_are_killed_at_once(new_cluster: Callable[..., Cluster]) -> None:
+    """What a call accepted is not lost by the failure of one machine, and not by `kill -9` of any or all
+    processes.
+    """
     cluster = new_cluster()
     a, b = cluster.start_servers()
     mount = cluster.mount()

@@ -14,6 +14,11 @@ pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
 def test_both_servers_gone_then_the_mount_killed_then_all_return(new_cluster: Callable[..., Cluster]) -> None:
+    """Without any server, creating, writing, renaming, deleting and reading cached files go on.
+
+    After `kill -9` of the mount everything that was accepted is there again when it is mounted, with or without a
+    server. When servers return, everything is handed over without anyone doing anything.
+    """
     cluster = new_cluster()
     a, b = cluster.start_servers()
     mount = cluster.mount("laptop")
@@ -108,3 +113,17 @@ def test_content_that_is_in_no_cache_fails_at_once_and_comes_back_with_the_serve
     for server in (a, b):
         server.start()
     wait_until(lambda: reader.hands.read("elsewhere") == b"a" * 2_000_000, "content can be read again")
+
+
+def test_a_mount_that_was_killed_is_not_an_empty_folder(new_cluster: Callable[..., Cluster]) -> None:
+    """A dead mount looks dead (ENOTCONN), never empty."""
+    cluster = new_cluster()
+    cluster.start_servers()
+    mount = cluster.mount()
+    mount.hands.write("file", b"x")
+    watcher = mount.more_hands()
+    mount.kill9()
+    with pytest.raises(OSError, match="not connected"):
+        watcher.listdir()
+    mount.start()
+    assert mount.hands.listdir() == ["file"]

@@ -13,6 +13,9 @@ pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
 def test_both_sides_edit_delete_create_and_rename(new_cluster: Callable[..., Cluster]) -> None:
+    """What both sides did is there afterwards: both contents exist; the edit survives the delete; one folder with the
+    contents of both; what was written is in the renamed folder.
+    """
     cluster = new_cluster(cables=True)
     a, b = cluster.start_servers()
     left, right = cluster.mount("left"), cluster.mount("right")
@@ -85,7 +88,10 @@ def test_a_link_that_is_silent_one_way_only_loses_nothing(new_cluster: Callable[
 
 
 def test_messages_cut_in_the_middle_and_acknowledgements_lost(new_cluster: Callable[..., Cluster]) -> None:
-    """An acknowledgement that never arrives makes a retry in doubt; a client alone never conflicts with itself."""
+    """Healing never makes a conflict out of the work of one person alone.
+
+    An acknowledgement that never arrives makes a retry in doubt.
+    """
     cluster = new_cluster(cables=True)
     a, b = cluster.start_servers()
     mount = cluster.mount()

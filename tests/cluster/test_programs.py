@@ -53,6 +53,7 @@ def mount(tmp_path_factory: pytest.TempPathFactory, fuse: None) -> Iterator[Moun
 
 
 def test_a_tree_of_real_source_files_is_copied_in_and_git_works_in_it(mount: Mount, sources: Path) -> None:
+    """The folder behaves like a local file system to any program on one mount."""
     mount.run("cp", "-r", sources, "lib")
     assert mount.run("diff", "-r", sources, "lib").stdout == ""
 
@@ -73,6 +74,7 @@ def test_a_sqlite_database_is_whole_after_200_transactions(mount: Mount, mode: s
 
 
 def test_an_editor_saves_by_writing_anew_and_renaming_over(mount: Mount) -> None:
+    """`rename` replaces atomically: every reader, on any mount, sees the old file or the new one."""
     hands = mount.hands
     hands.mkdir("edited")
     hands.write("edited/text", b"first\n")
@@ -96,6 +98,7 @@ def test_an_editor_saves_by_writing_anew_and_renaming_over(mount: Mount) -> None
 
 
 def test_a_file_unlinked_while_open_stays_with_its_holder_and_leaves_nothing_behind(mount: Mount) -> None:
+    """A file that is unlinked while open stays readable and writable to its holder, and leaves nothing behind."""
     hands = mount.hands
     hands.mkdir("unlinked")
     hands.write("unlinked/file", b"still here")

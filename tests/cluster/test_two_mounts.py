@@ -27,6 +27,9 @@ def sees(mount: Mount, path: str, content: bytes) -> None:
 
 
 def test_new_content_replaces_what_the_kernel_had_cached(mounts: tuple[Mount, Mount]) -> None:
+    """What one mount closes, another sees with its next call once the change has reached it, whatever its kernel
+    had cached.
+    """
     one, two = mounts
     one.hands.write("content", b"old" * 5000)
     sees(two, "content", b"old" * 5000)
@@ -93,6 +96,7 @@ def test_attributes_follow(mounts: tuple[Mount, Mount]) -> None:
 
 
 def test_of_two_exclusive_creates_through_different_servers_exactly_one_succeeds(mounts: tuple[Mount, Mount]) -> None:
+    """Of two exclusive creates of one name through servers that see each other exactly one succeeds."""
     hands = [mount.more_hands() for mount in mounts]
     for number in range(25):
         results: list[str] = []
