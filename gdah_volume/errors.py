@@ -2,16 +2,18 @@
 
     GdahError
     ├── FileSystemError      what a program may see: an expected refusal of a file operation
-    │   ├── NotFound  Exists  NotADirectory  IsADirectory  NotEmpty  NameTooLong  InvalidName
+    │   ├── NotFound (NotAsSeen)  Exists  NotADirectory  IsADirectory  NotEmpty  NameTooLong  InvalidName
     │   ├── InvalidArgument  AccessDenied  NotPermitted  NotSupported  NoData  TooManyLinks  FileTooBig
     │   └── NoSpace  ReadOnly  StaleHandle  BadHandle  OutOfRange
     ├── RequestError         the other side said something wrong: 4xx, nothing stored
     │   ├── BadMessage  MessageTooBig  UnknownVolume  UnknownNode  UnknownVersion  UnknownChunk
     │   └── HashMismatch  Unauthorized  VersionFromTheFuture  OutOfOrder
-    └── Unavailable          remote or local trouble, worth another try elsewhere or later
-        ├── Unreachable      no server answered in time
-        ├── ContentUnavailable   a chunk is in no copy that can be reached: EIO
-        └── StorageFailed    a disk refused: EIO; the server stops, never retries
+    ├── Unavailable          remote or local trouble, worth another try elsewhere or later
+    │   ├── Unreachable      no server answered in time
+    │   ├── ContentUnavailable   a chunk is in no copy that can be reached: EIO
+    │   └── StorageFailed    a disk refused: EIO; the server stops, never retries
+    └── MountFailed          the folder cannot be mounted or unmounted; only a person can help
+        └── MountBusy        programs still use it
 
 Translated once at each edge: `fuse_ops` takes `.errno`, HTTP takes `.http_status`, the lane takes `.code`.
 """
@@ -40,6 +42,10 @@ class FileSystemError(GdahError):
 class NotFound(FileSystemError):
     errno = _errno.ENOENT
     http_status = 404
+
+
+class NotAsSeen(NotFound):
+    """It is there, but no longer as the author saw it (moved, edited or merged by somebody): look again, then retry."""
 
 
 class Exists(FileSystemError):
@@ -186,6 +192,14 @@ class ContentUnavailable(Unavailable):
 
 
 class StorageFailed(Unavailable):
+    pass
+
+
+class MountFailed(GdahError):
+    pass
+
+
+class MountBusy(MountFailed):
     pass
 
 

@@ -1,0 +1,152 @@
+"""A mounted session: threads that fetch the kernel's requests, and its end.
+
+The threads are Python's own. libfuse's loop starts its threads in C, and each callback on such a thread makes and
+throws away a Python thread state; on ours it only takes the interpreter lock.
+
+Threading: `mount`, `run`, `unmount` and `stopped` may be called from any thread, also from a signal handler: they wait
+on file descriptors, never on a lock that the interrupted code may hold. A request that came in is answered before its
+thread ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import select
+import threading
+from pathlib import Path
+
+from gdah_volume.errors import MountFailed
+from mountfs import mountpoint
+from mountfs.binding import RECEIVE_BYTES, Connection, Library, MountOptions, load
+from mountfs.fuse_ops import FuseOps
+from mountfs.kernel_cache import NotifyingKernelCache
+
+log = logging.getLogger("gdah.fuse")
+
+UNMOUNTED_S = 5.0
+"""How long the kernel may take, after an unmount, to end the session."""
+READAHEAD_KIB = 1024
+
+
+def mount(
+    path: Path,
+    operations: FuseOps,
+    options: MountOptions | None = None,
+    kernel_cache: NotifyingKernelCache | None = None,
+) -> Session:
+    """Mount `operations` on `path`, which `mountpoint.prepare` found fit. Requests are served from here on; daemonize
+    before, because threads do not survive a fork. Raises MountFailed."""
+    options = options or MountOptions()
+    library = load()
+    table = library.table(operations.callbacks(library), options)
+    connection = library.connect(path, table, options)
+    session = Session(path, operations, connection, library, kernel_cache or NotifyingKernelCache())
+    try:
+        session._greet()
+    except BaseException:
+        mountpoint.unmount(path, lazy=True)
+        raise
+    session._start(options.threads)
+    return session
+
+
+class Session:
+    """Invariant: the threads end only when the kernel has ended the connection, so no request is left unanswered."""
+
+    def __init__(
+        self,
+        path: Path,
+        operations: FuseOps,
+        connection: Connection,
+        library: Library,
+        kernel_cache: NotifyingKernelCache,
+    ) -> None:
+        self.path = path
+        self.kernel_cache = kernel_cache
+        self.operations = operations
+        self.library = library
+        self._connection = connection
+        self._workers = 0
+        self._lock = threading.Lock()  # guards _workers
+        self._stopped_out, self._stopped_in = os.pipe()
+
+    def run(self) -> None:
+        """Returns when the folder is unmounted, by whomever, and every request is answered."""
+        self.stopped(None)
+        if self.kernel_cache.stop():
+            self._connection.close()
+
+    def stopped(self, timeout_s: float | None = 0.0) -> bool:
+        """Whether the session has ended, waiting for it up to `timeout_s`."""
+        poll = select.poll()
+        poll.register(self._stopped_out, select.POLLIN)
+        return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+
+    def unmount(self, *, lazy: bool = False, grace_s: float = UNMOUNTED_S) -> bool:
+        """Raises MountBusy while programs use it, unless `lazy`: then it leaves the tree now and its users have
+        `grace_s` to finish. Returns whether the session has ended; if it has not, ending the process ends it for
+        those users with ENOTCONN."""
+        mountpoint.unmount(self.path, lazy=lazy)
+        return self.stopped(grace_s)
+
+    # --- serving
+
+    def _greet(self) -> None:
+        """The first request is INIT, which the kernel sends when it mounts."""
+        self._serve_one(*_buffer())
+        if self._connection.ended():
+            raise MountFailed("the kernel and the FUSE library cannot agree on a protocol; update the library")
+
+    def _start(self, threads: int) -> None:
+        _raise_readahead(self.path)
+        self.kernel_cache.start(self._connection, self.operations.root_names)
+        self._workers = threads
+        for number in range(threads):
+            threading.Thread(target=self._work, name=f"fuse-{number}", daemon=True).start()
+
+    def _work(self) -> None:
+        buffer, address = _buffer()
+        try:
+            while self._serve_one(buffer, address):
+                pass
+        finally:
+            with self._lock:
+                self._workers -= 1
+                last = self._workers == 0
+            if last:
+                os.write(self._stopped_in, b".")
+
+    def _serve_one(self, buffer: list[bytearray], address: int) -> bool:
+        """Fetch one request and have it answered; False when there will be no more."""
+        connection = self._connection
+        try:
+            size = os.readv(connection.fd, buffer)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EAGAIN):  # the request was taken back meanwhile
+                return True
+            if error.errno != errno.ENODEV:
+                log.exception("reading from the kernel failed: %s", error.strerror)
+            return False
+        if size == 0:
+            return False
+        connection.process(address, size)
+        return True
+
+
+def _buffer() -> tuple[list[bytearray], int]:
+    buffer = bytearray(RECEIVE_BYTES)
+    return [buffer], ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def _raise_readahead(path: Path) -> None:
+    """The kernel reads ahead 128 KiB unless root allows more for this device; without that right it stays."""
+    mounted = mountpoint.find_mount(path)
+    if mounted is None:
+        return
+    try:
+        Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(str(READAHEAD_KIB))
+    except OSError:
+        log.debug("read-ahead stays at the kernel's default")
