@@ -3,16 +3,17 @@
 Knows names and bytes only; which operation needs a chunk, and when it may go, is decided elsewhere.
 
 Layout of `folder`: `ab/<hex>` one file per larger chunk (by the first byte of its name), `new/` files being
-written, `quarantine/` bytes that did not match their name, `synced` a mark whose time is that of the last sync.
-Small chunks (<= INLINE_MAX_BYTES) are rows of the table `chunks`, so one commit covers them and the log.
+written, `quarantine/` bytes that did not match their name, `synced` a mark whose time is that of the last
+sync. Small chunks (<= INLINE_MAX_BYTES) are rows of the table `chunks`, so one commit covers them and the
+log.
 
-A file is written to `new/` and renamed; its fsync waits for `sync()`. So after a loss of power a file may hold
-less than its name says: the folders that changed since the mark are verified when the store is opened, and
-every read verifies again.
+A file is written to `new/` and renamed; its fsync waits for `sync()`. So after a loss of power a file may
+hold less than its name says: the folders that changed since the mark are verified when the store is opened,
+and every read verifies again.
 
-Threading: any thread. Rows are reached under `lock`, which is the lock that the owner of the database holds while
-it uses the connection (lock order: the caller's lock, then ours; we call nothing under ours). With a `reader`
-(a second connection on the same database) committed rows are read without that lock.
+Threading: any thread. Rows are reached under `lock`, which is the lock that the owner of the database holds
+while it uses the connection (lock order: the caller's lock, then ours; we call nothing under ours). With a
+`reader` (a second connection on the same database) committed rows are read without that lock.
 """
 
 # Paths are built for every chunk; os calls on strings cost a tenth of pathlib here.
@@ -26,7 +27,7 @@ import itertools
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,12 +46,13 @@ Bytes = bytes | bytearray | memoryview
 class Rows(Protocol):
     """What the store asks of a database."""
 
-    def execute(self, sql: str, parameters: Sequence[Any] = ...) -> sqlite3.Cursor: ...
+    def execute(self, sql: str, values: Iterable[Any] = ..., /) -> sqlite3.Cursor: ...
     def transaction(self) -> AbstractContextManager[None]: ...
 
 
 class ChunkStore:
-    """Invariant: a name that `has` answers for was put here with bytes that matched it, and not deleted since."""
+    """Invariant: a name that `has` answers for was put here with bytes that matched it, and not deleted
+    since."""
 
     def __init__(
         self,
@@ -76,13 +78,15 @@ class ChunkStore:
     # --- writing
 
     def put(self, data: Bytes) -> ChunkHash:
-        """Store bytes under their name; known ones cost nothing. Raises NoSpace, StorageFailed, BadMessage."""
+        """Store bytes under their name; known ones cost nothing. Raises NoSpace, StorageFailed,
+        BadMessage."""
         name = hash_of(data)
         self._store(name, data)
         return name
 
     def put_named(self, name: ChunkHash, data: Bytes) -> None:
-        """Store bytes that came with a name. Raises HashMismatch when they are others; then nothing is stored."""
+        """Store bytes that came with a name. Raises HashMismatch when they are others; then nothing is
+        stored."""
         if hash_of(data) != name:
             raise HashMismatch(f"the bytes of chunk {name.hex()[:16]} do not match its name")
         self._store(name, data)
@@ -125,8 +129,8 @@ class ChunkStore:
             raise
 
     def sync(self) -> None:
-        """fsync every file written since the last sync, and their folders. Raises StorageFailed, then for ever:
-        after a failed fsync nobody knows what is on the disk, and a second one would lie."""
+        """fsync every file written since the last sync, and their folders. Raises StorageFailed, then for
+        ever: after a failed fsync nobody knows what is on the disk, and a second one would lie."""
         with self._sync_lock:
             if self._failed:
                 raise StorageFailed(f"an earlier fsync in {self._folder} failed; stop and check the disk")
@@ -148,7 +152,8 @@ class ChunkStore:
     # --- reading
 
     def get(self, name: ChunkHash) -> bytes | None:
-        """The verified bytes, None if absent. A corrupt one is moved to quarantine/ and HashMismatch raised."""
+        """The verified bytes, None if absent. A corrupt one is moved to quarantine/ and HashMismatch
+        raised."""
         path = self._path(name)
         try:
             with open(path, "rb", buffering=0) as file:
@@ -205,14 +210,21 @@ class ChunkStore:
 
     def delete(self, name: ChunkHash) -> None:
         """Forget a chunk; absent is fine. The caller knows that nothing needs it."""
+        if not self.delete_file(name):
+            with self._lock, self._database.transaction():
+                self._database.execute("DELETE FROM chunks WHERE hash = ?", (name,))
+
+    def delete_file(self, name: ChunkHash) -> bool:
+        """As `delete`, of a chunk that is known to be a large one: touches no row, so takes no lock of the
+        database."""
         path = self._path(name)
         with self._unsynced_lock:
             self._unsynced.discard(path)
         try:
             os.unlink(path)
         except FileNotFoundError:
-            with self._lock, self._database.transaction():
-                self._database.execute("DELETE FROM chunks WHERE hash = ?", (name,))
+            return False
+        return True
 
     def path_of(self, name: ChunkHash) -> Path | None:
         """The file of a larger chunk, for one who wants to move it away; None when there is no such file."""
@@ -231,7 +243,8 @@ class ChunkStore:
         self._verify_unsynced()
 
     def _verify_unsynced(self) -> None:
-        """Files younger than the mark may have lost bytes with the power: check them, set damaged ones aside."""
+        """Files younger than the mark may have lost bytes with the power: check them, set damaged ones
+        aside."""
         try:
             mark = os.stat(f"{self._folder}/synced").st_mtime_ns - _MARK_SLACK_NS
         except FileNotFoundError:

@@ -1,0 +1,217 @@
+"""The mirror: the volume's whole tree on this device, fed by one server's log, with own unstamped operations
+on top.
+
+Knows nothing of links and messages: it is told what a server's log holds, up to where every member holds it,
+and which stamps can not be undercut any more.
+
+A FEED STATE remembers, per server and epoch, how far its log has been read. What is kept over a restart is
+the position that every member holds: all that lies above it comes again, so that the mirror knows anew which
+operations are not everywhere yet. (Repeated operations are no-ops.)
+
+Threading: any thread. `lock` guards the replica and its one database connection; reads and writes under it
+are short, and nobody waits for the network, or calls a listener, while holding it. Lock order: mirror.lock,
+then the locks inside the change log and the dirty store. `feed`, `apply` and `settle` belong to one thread,
+the one that steers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from gdah_volume.replica import Changes, Replica
+
+from gdah_volume.ids import Epoch, OpId, ServerId
+from gdah_volume.stamps import Stamp
+from gdah_volume.wire import Entry
+
+log = logging.getLogger("mountfs.mirror")
+
+APPLY_SLICE_S = 0.01
+"""Programs wait for the lock meanwhile; then the rest of a batch waits its turn."""
+PRUNE_INTERVAL_S = 60.0
+KEEP_STABLE_S = 3600.0
+"""How long operations that every server has stay in the mirror's own log (for people who look)."""
+
+
+@dataclass(slots=True)
+class FeedState:
+    """How far one server's log was read. Invariant: all its entries at or below `read` are in the mirror."""
+
+    server: ServerId
+    epoch: Epoch
+    read: int = 0
+    known: bool = False
+    """False: nothing was read yet, so `read` is no cursor to begin from."""
+    everywhere: int = 0
+    unspread: deque[tuple[int, Stamp]] = field(default_factory=deque)
+    """Entries that were read and are above `everywhere`, by position."""
+
+    @property
+    def key(self) -> str:
+        return f"feed:{self.server}:{self.epoch}"
+
+    def begin(self, read: int) -> None:
+        """The feed will come from after `read` on, perhaps once more."""
+        self.read = read
+        self.unspread.clear()
+
+    def spread(self, everywhere: int) -> None:
+        """Every member holds this log up to there."""
+        self.everywhere = max(self.everywhere, everywhere)
+        while self.unspread and self.unspread[0][0] <= self.everywhere:
+            self.unspread.popleft()
+
+
+class Mirror:
+    """Invariant: `tree` is the fold of all operations that were fed, then the pending ones of this mount."""
+
+    def __init__(self, replica: Replica, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.lock = threading.RLock()
+        self.replica = replica
+        self.tree = replica.tree
+        self.database = replica.database
+        self._monotonic = monotonic
+        self._listeners: list[Callable[[Changes], None]] = []
+        self._reload_listeners: list[Callable[[], None]] = []
+        self._feeds: dict[str, FeedState] = {}
+        self._saved: dict[str, int] = {}
+        self._floor = Stamp(replica.max_clock, ServerId(""))
+        self._pruned_at = monotonic()
+
+    # --- who wants to know
+
+    def add_listener(self, listener: Callable[[Changes], None]) -> None:
+        """Called after each change that is not the own operation of this mount, without the lock held."""
+        self._listeners.append(listener)
+
+    def add_reload_listener(self, listener: Callable[[], None]) -> None:
+        """Called after the whole tree was replaced by a snapshot: anything may have changed."""
+        self._reload_listeners.append(listener)
+
+    def notify(self, changes: Changes) -> None:
+        """Tell the listeners; never call it with the lock held."""
+        if changes.nodes or changes.entries:
+            for listener in self._listeners:
+                listener(changes)
+
+    # --- reading
+
+    @property
+    def floor(self) -> Stamp:
+        """The highest stamp that this mount has seen: its next operations must lie above it."""
+        return self._floor
+
+    @property
+    def empty(self) -> bool:
+        """Nothing was ever fed: a snapshot is cheaper than the log."""
+        with self.lock:
+            return self.replica.max_clock == 0
+
+    def stamped_above_stable(self) -> list[tuple[OpId, Stamp]]:
+        """What another server may lack: all that is not known to be everywhere (see `settle`)."""
+        with self.lock:
+            return [
+                (op, stamp) for op, stamp in self.replica.stamped_above(self.replica.stable) if not stamp.is_pending
+            ]
+
+    @contextmanager
+    def changing(self, *, sync: bool = False) -> Iterator[Replica]:
+        """The lock and one transaction."""
+        with self.lock, self.database.transaction(sync=sync):
+            yield self.replica
+
+    # --- feeding
+
+    def feed(self, server: ServerId, epoch: Epoch) -> FeedState:
+        """What is known of a server's log; a new epoch of a server is a new log."""
+        state = FeedState(server, epoch)
+        found = self._feeds.get(state.key)
+        if found is not None:
+            return found
+        with self.lock:
+            saved = self.database.meta(state.key)
+        if saved is not None:
+            state.read = state.everywhere = int(saved)
+            state.known = True
+        self._feeds[state.key] = state
+        return state
+
+    def apply(self, feed: FeedState, entries: Sequence[Entry]) -> None:
+        """Take entries of a server's log, in order of position, in transactions of a few milliseconds
+        each."""
+        start = 0
+        while start < len(entries):
+            changes = Changes()
+            with self.changing() as replica:
+                until = self._monotonic() + APPLY_SLICE_S
+                while start < len(entries):
+                    entry = entries[start]
+                    start += 1
+                    changes |= replica.accept(entry.op, entry.stamp)
+                    self._floor = max(self._floor, entry.stamp)
+                    feed.read, feed.known = max(feed.read, entry.position), True
+                    if entry.position > feed.everywhere:
+                        feed.unspread.append((entry.position, entry.stamp))
+                    if self._monotonic() >= until:
+                        break
+                self._save(feed)
+            self.notify(changes)
+            if start < len(entries):
+                time.sleep(0)  # a waiting thread may have the lock now
+
+    def settle(self, feed: FeedState, *, everywhere: int, head: int, stable: Stamp, digest: bytes) -> None:
+        """Learn from a beat of the server that feeds the mirror: its log ends at `head`, every member holds
+        it up to `everywhere`, nothing at or below `stable` can arrive any more.
+
+        The mirror's own stable point stays below each operation that is not everywhere yet, so that "above
+        the stable point" is all that another server may lack.
+        """
+        feed.spread(everywhere)
+        with self.lock:
+            replica = self.replica
+            if feed.read < head and digest and digest == replica.digest:
+                feed.read, feed.known = head, True  # the same set of operations: nothing between is missing here
+            caught_up = feed.read >= head
+            target = min((Stamp(stamp.clock, ServerId("")) for _, stamp in feed.unspread), default=stable)
+            target = min(target, stable)
+            grows = caught_up and target > replica.stable
+            if grows or self._saved.get(feed.key, -1) < min(feed.read, feed.everywhere):
+                with self.database.transaction():
+                    if grows:
+                        replica.stabilise(target)
+                        self._prune(replica)
+                    self._save(feed)
+
+    def _prune(self, replica: Replica) -> None:
+        now = self._monotonic()
+        if now - self._pruned_at > PRUNE_INTERVAL_S:
+            self._pruned_at = now
+            before_ns = time.time_ns() - int(KEEP_STABLE_S * 1e9)
+            replica.prune(before_time_ns=before_ns, up_to_position=replica.head)
+
+    def _save(self, feed: FeedState) -> None:
+        position = min(feed.read, feed.everywhere)
+        if feed.known and self._saved.get(feed.key) != position:
+            self.database.set_meta(feed.key, str(position))
+            self._saved[feed.key] = position
+
+    def load(self, feed: FeedState, head: int, batches: Iterable[tuple[str, list[tuple[Any, ...]]]]) -> None:
+        """Replace the tree by a server's snapshot, taken at position `head` of its log; own pending
+        operations stay on top."""
+        with self.changing() as replica:
+            replica.load(iter(batches))
+            feed.begin(head)
+            feed.known = True
+            self._feeds = {feed.key: feed}  # of other logs only what was everywhere is sure to be in the snapshot
+            self._floor = max(self._floor, Stamp(replica.max_clock, ServerId("")))
+            self._save(feed)
+        log.info("mirror loaded from a snapshot server=%s head=%d", feed.server, head)
+        for listener in self._reload_listeners:
+            listener()

@@ -1,0 +1,310 @@
+"""The records of the change log in memory: which are still to be sent, unanswered, in doubt, held by whom.
+
+Pure bookkeeping: no disk, no network, no waiting. Each method is one step under one small lock.
+
+Threading: any thread. `_lock` is a leaf: nothing is called while it is held, so it may be taken under any
+other.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from gdah_volume.content import Chunk
+from gdah_volume.errors import FileSystemError, GdahError, NoSpace, StaleHandle
+from gdah_volume.ids import NodeId, OpId
+from gdah_volume.operations import Write
+from mountfs.pending import Record, Ticket, named_in
+
+PARK_S = 5.0
+"""A record that a server would not take, though it may never be refused, is tried again after so long."""
+
+Verdict = Literal["take back", "send again", "parked", "not ours"]
+
+
+class Outbox:
+    """Invariants: every record is unanswered, or acknowledged, or gone; the queue holds, in order of issue,
+    what the present session has still to send (and after it what was parked)."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._records: dict[OpId, Record] = {}
+        self._unacked: dict[OpId, Record] = {}
+        self._unacked_bytes = 0
+        self._queue: deque[Record] = deque()
+        self._strict_out: set[str] = set()
+        self._in_doubt = 0
+        self._nodes: dict[NodeId, int] = {}
+        self._fed: dict[str, deque[tuple[int, Record]]] = {}
+        self._gone: list[Record] = []
+
+    # --- looking
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def unanswered(self) -> int:
+        return len(self._unacked)
+
+    @property
+    def unanswered_bytes(self) -> int:
+        return self._unacked_bytes
+
+    def is_pending(self, node: NodeId) -> bool:
+        return node in self._nodes
+
+    def unacked(self) -> list[Record]:
+        with self._lock:
+            return list(self._unacked.values())
+
+    def acked(self) -> list[Record]:
+        with self._lock:
+            return [record for record in self._records.values() if record.acked]
+
+    def oldest(self) -> Record | None:
+        with self._lock:
+            return next(iter(self._unacked.values()), None)
+
+    def oldest_sent(self, session: int) -> Record | None:
+        """The first record that this session sent and got no answer to."""
+        with self._lock:
+            for record in self._unacked.values():
+                if record.session == session and record.parked_until == 0:
+                    return record
+                if record.session != session and record.parked_until == 0:
+                    return None  # not sent yet, and all after it neither
+            return None
+
+    def least_copies(self) -> int | None:
+        """How many servers hold each record, at least; None: all servers hold all."""
+        with self._lock:
+            if self._unacked:
+                return 0
+            return min((record.copies for record in self._records.values()), default=None)
+
+    def wait_until_answered(self, timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._unacked, timeout_s)
+
+    # --- a record's way
+
+    def add(self, record: Record) -> None:
+        """A new one, or one of an earlier run; in order of issue."""
+        with self._lock:
+            self._records[record.id] = record
+            if not record.acked:
+                in_doubt, record.in_doubt = record.in_doubt, False
+                self._set_doubt(record, in_doubt)
+                self._count(record, 1)
+                self._queue.append(record)
+
+    def first_to_send(self) -> Record | None:
+        with self._lock:
+            return self._first()
+
+    def take(self, record: Record, session: int) -> bool:
+        """The first in the queue is sent now. False: it is not the first any more, or must wait, because it
+        names something whose strict operation is unanswered: refused, that would leave this one meaning
+        something else."""
+        with self._lock:
+            if self._first() is not record or record.op is None:
+                return False
+            if self._strict_out and not self._strict_out.isdisjoint(named_in(record.op)):
+                return False
+            self._queue.popleft()
+            # Never strict when it may be logged elsewhere, nor while something before it is in doubt: refused here and
+            # found there would be a contradiction.
+            record.sent_strict = record.wants_strict and not record.told and not record.in_doubt and self._in_doubt == 0
+            if record.sent_strict:
+                self._strict_out.add(record.id)
+            record.session = session
+            record.tries += 1
+            record.sent_at = self._monotonic()
+            return True
+
+    def begin_session(self, stamped: Iterable[OpId]) -> None:
+        """Another server, or the same one anew, is told everything: `stamped` are those that some server is
+        known to have logged, so they count as acknowledged; the others are queued, in doubt if they were ever
+        sent."""
+        for op in stamped:
+            self.acknowledge(op, 1, 2)
+        with self._lock:
+            self._strict_out.clear()
+            self._queue.clear()
+            for record in self._unacked.values():
+                self._set_doubt(record, record.in_doubt or record.tries > 0)
+                record.parked_until = 0.0
+                self._queue.append(record)
+
+    def acknowledge(self, op: OpId, copies: int, of: int) -> None:
+        with self._lock:
+            record = self._records.get(op)
+            if record is None:
+                return
+            record.copies, record.of = max(copies, record.copies), of
+            ticket = self._answered(record)
+        if ticket is not None:
+            ticket.poke()
+
+    def judge(self, op: OpId, error: GdahError, session: int) -> Verdict:
+        """A server did not log it. A strict one for which somebody still waits is taken back (the caller does
+        it, then `taken_back`); any other stays."""
+        with self._lock:
+            record = self._unacked.get(op)
+            if record is None or record.session != session:
+                return "not ours"
+            self._strict_out.discard(op)
+            record.last_error = f"{error.code}: {error}"
+            expected = isinstance(error, FileSystemError) and not isinstance(error, NoSpace)
+            overtaken = isinstance(record.op, Write) and isinstance(error, StaleHandle)
+            if record.sent_strict and expected and not record.told and not overtaken:
+                record.refusal = error  # from here on nobody is told that it succeeded
+                return "take back"
+            record.wants_strict = False
+            if record.sent_strict and expected:
+                self._queue.appendleft(record)
+                return "send again"
+            record.parked_until = self._monotonic() + PARK_S
+            return "parked"
+
+    def taken_back(self, op: OpId) -> Record | None:
+        with self._lock:
+            record = self._records.pop(op, None)
+            if record is None:
+                return None
+            record.gone = True
+            self._set_doubt(record, in_doubt=False)
+            self._count(record, -1)
+        if record.ticket is not None:
+            record.ticket.poke()
+        return record
+
+    def tell(self, record: Record) -> GdahError | None:
+        """The program is told now: nothing can refuse it after this."""
+        with self._lock:
+            if record.refusal is None:
+                record.told = True
+            return record.refusal
+
+    def park(self, record: Record, reason: str) -> None:
+        """It cannot be sent as it is; those behind it go on."""
+        with self._lock:
+            if self._first() is record:
+                self._queue.popleft()
+            record.last_error = reason
+            record.parked_until = self._monotonic() + PARK_S
+
+    def unpark(self) -> bool:
+        """Parked records whose time has come are queued again; True if there were any."""
+        now = self._monotonic()
+        with self._lock:
+            due = [record for record in self._unacked.values() if 0 < record.parked_until <= now]
+            for record in due:
+                record.parked_until = 0.0
+                self._queue.append(record)
+        return bool(due)
+
+    # --- held everywhere
+
+    def fed(self, feed: str, position: int, op: OpId) -> None:
+        """An own operation stands at this position of a server's log."""
+        with self._lock:
+            record = self._records.get(op)
+            if record is not None:
+                self._fed.setdefault(feed, deque()).append((position, record))
+
+    def spread(self, feed: str, everywhere: int) -> None:
+        """Every server holds that log up to there: what stands below leaves."""
+        left: list[Ticket] = []
+        with self._lock:
+            fed = self._fed.get(feed)
+            while fed and fed[0][0] <= everywhere:
+                ticket = self._leave(fed.popleft()[1])
+                if ticket is not None:
+                    left.append(ticket)
+        for ticket in left:
+            ticket.poke()
+
+    def forget_feed(self, feed: str) -> None:
+        """That log is read anew, from an earlier position."""
+        with self._lock:
+            self._fed.pop(feed, None)
+
+    def keep_only(self, known: Callable[[OpId], bool]) -> None:
+        """After a snapshot: what the mirror's log does not know any more lies below the stable point of a
+        server."""
+        with self._lock:
+            records = [r for r in self._records.values() if not known(r.id)]
+            tickets = [self._leave(record) for record in records]
+        for ticket in tickets:
+            if ticket is not None:
+                ticket.poke()
+
+    def take_gone(self) -> list[Record]:
+        """Those that left since the last call, for the one who cleans up after them."""
+        with self._lock:
+            gone, self._gone = self._gone, []
+            return gone
+
+    def strip(self, record: Record) -> tuple[Chunk, ...]:
+        """Take the content away from an acknowledged record."""
+        with self._lock:
+            chunks, record.chunks = record.chunks, ()
+            return chunks
+
+    # --- inside, with the lock held
+
+    def _first(self) -> Record | None:
+        queue = self._queue
+        while queue and (queue[0].acked or queue[0].gone):
+            queue.popleft()
+        return queue[0] if queue else None
+
+    def _answered(self, record: Record) -> Ticket | None:
+        if record.acked:
+            return None
+        record.acked = True
+        record.last_error = None
+        record.parked_until = 0.0
+        self._strict_out.discard(record.id)
+        self._set_doubt(record, in_doubt=False)
+        self._count(record, -1)
+        record.op = record.blobs = None
+        ticket, record.ticket = record.ticket, None
+        return ticket
+
+    def _leave(self, record: Record) -> Ticket | None:
+        if record.gone:
+            return None
+        record.gone = True
+        record.copies = record.of = max(record.of, 1)
+        ticket = self._answered(record)
+        self._records.pop(record.id, None)
+        self._gone.append(record)
+        return ticket
+
+    def _count(self, record: Record, by: int) -> None:
+        if by > 0:
+            self._unacked[record.id] = record
+        else:
+            self._unacked.pop(record.id, None)
+            if not self._unacked:
+                self._changed.notify_all()
+        self._unacked_bytes += by * record.bytes
+        count = self._nodes.get(record.node, 0) + by
+        if count > 0:
+            self._nodes[record.node] = count
+        else:
+            self._nodes.pop(record.node, None)
+
+    def _set_doubt(self, record: Record, in_doubt: bool) -> None:  # noqa: FBT001
+        if record.in_doubt != in_doubt:
+            record.in_doubt = in_doubt
+            self._in_doubt += 1 if in_doubt else -1
