@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -162,8 +163,6 @@ def test_extended_attributes(folder: Path) -> None:
 
 
 def test_the_room_for_an_attribute_is_asked_first(folder: Path) -> None:
-    import ctypes
-
     path = os.fsencode(folder / "file")
     Path(os.fsdecode(path)).write_text("x")
     os.setxattr(path, "user.one", b"12345")
@@ -274,8 +273,7 @@ def test_appending(folder: Path) -> None:
 def test_large_files_in_large_pieces(toy: ToyMount) -> None:
     path, piece = toy.path / "big", os.urandom(1 << 20)
     with open(path, "wb", buffering=0) as file:
-        for _ in range(8):
-            file.write(piece)
+        file.writelines(piece for _ in range(8))
         os.fsync(file.fileno())
     assert path.read_bytes() == piece * 8
     assert toy.calls_of("write") <= 64 + 8  # requests of 128 KiB
@@ -286,8 +284,6 @@ def test_large_files_in_large_pieces(toy: ToyMount) -> None:
 
 
 def test_rename_that_must_not_replace_never_does(folder: Path) -> None:
-    import ctypes
-
     (folder / "a").write_text("a")
     (folder / "b").write_text("b")
     libc = ctypes.CDLL(None, use_errno=True)

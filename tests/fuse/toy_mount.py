@@ -20,6 +20,7 @@ from mountfs import mountpoint
 from mountfs.binding import MountOptions
 from mountfs.fuse_ops import CacheTimes, FuseOps
 from mountfs.fuse_session import Session, mount
+from mountfs.kernel_cache import LIMIT, NotifyingKernelCache
 from tests.fuse.toy import Node, ToyFileSystem
 
 
@@ -82,9 +83,11 @@ class Control:
     def library(self) -> int:
         return self.session.library.major
 
-    def overflow(self, count: int) -> None:
-        for number in range(count):
-            self.session.kernel_cache.invalidate_entry(self.find("dir").ino, b"name%d" % number)
+    def overflow(self) -> None:
+        number, ino = 0, self.find("dir").ino
+        while self.session.kernel_cache.overflows == 0:
+            self.session.kernel_cache.invalidate_entry(ino, b"name%d" % number)
+            number += 1
 
     def unmount(self, lazy: bool = False) -> bool:
         return self.session.unmount(lazy=lazy)
@@ -101,13 +104,14 @@ def answer(control: Control, line: str) -> dict[str, Any]:
 def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     given = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    kernel_cache = NotifyingKernelCache(limit=given.pop("limit", LIMIT))
     keep_cache = given.pop("keep_cache", True)
     times = CacheTimes(*given.pop("times")) if "times" in given else CacheTimes()
     toy = ToyFileSystem(keep_cache=keep_cache)
     operations = FuseOps(toy, times)
     try:
         path = mountpoint.prepare(Path(sys.argv[1]))
-        session = mount(path, operations, MountOptions(**given))
+        session = mount(path, operations, MountOptions(**given), kernel_cache)
     except GdahError as error:
         print(json.dumps({"error": error.code, "message": str(error)}), flush=True)
         sys.exit(2)
