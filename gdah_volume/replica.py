@@ -1,0 +1,286 @@
+"""One replica of a volume: its log, and the tree that is the fold of the log in the order of the stamps.
+
+Two replicas that hold the same operations with the same stamps hold the same tree, whatever the order of arrival. This
+module says what may happen to an operation (accepted, offered, pending, dropped, stamped anew); the rules are in
+`rules`, how the rows follow is in `engine`.
+
+Threading: one thread at a time: the caller holds a lock, or is the writer's thread. Every method that changes
+something runs inside `database.transaction()`; after a roll back of it everything here is as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gdah_volume.content import ChunkHash
+from gdah_volume.database import Database
+from gdah_volume.engine import Engine
+from gdah_volume.errors import OutOfOrder
+from gdah_volume.ids import LOST, Author, NodeId, OpId
+from gdah_volume.log import DIGEST_BYTES, Log, order_of
+from gdah_volume.operations import Create, Link, Operation, Rename, SetAttr, Write, chunks_in
+from gdah_volume.rows import LinkRow, unpack_content
+from gdah_volume.rules import refuse_hidden
+from gdah_volume.snapshot import dump, load
+from gdah_volume.stamps import Stamp
+from gdah_volume.store import Store
+from gdah_volume.times import move_times
+from gdah_volume.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What became different in the visible tree. `nodes`: attributes, content or number of names changed (a
+    directory's times too). `entries`: (directory, name) appeared, went, or leads elsewhere."""
+
+    nodes: frozenset[NodeId] = frozenset()
+    entries: frozenset[tuple[NodeId, bytes]] = frozenset()
+
+    def __or__(self, other: Changes) -> Changes:
+        return Changes(self.nodes | other.nodes, self.entries | other.entries)
+
+    def __bool__(self) -> bool:
+        return bool(self.nodes or self.entries)
+
+
+_NOTHING = Changes()
+
+
+class Replica:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.store = Store(database)
+        self.tree = Tree(self.store)
+        self._log = Log(database)
+        self._engine = Engine(database, self.store, self._log)
+
+    # --- what it holds
+
+    @property
+    def head(self) -> int:
+        """The newest position; 0 when nothing was ever held."""
+        return self._log.head
+
+    @property
+    def first(self) -> int:
+        """The oldest position from which on nothing is missing; head + 1 when the log is empty."""
+        return self._log.pruned_to + 1
+
+    @property
+    def operations(self) -> int:
+        """How many stamped operations the log has ever held."""
+        return self._log.operations
+
+    @property
+    def digest(self) -> bytes:
+        """Equal on two replicas iff they have held the same operations with the same stamps; 16 bytes."""
+        return self._log.digest.to_bytes(DIGEST_BYTES, "big")
+
+    @property
+    def max_clock(self) -> int:
+        """The highest clock of a real stamp that was ever accepted."""
+        return self._log.max_clock
+
+    @property
+    def stable(self) -> Stamp:
+        return self._log.stable
+
+    def stamp_of(self, op: OpId) -> Stamp | None:
+        """None iff the operation is unknown. Of one that is pending its pending stamp; of one that was pruned from
+        the log `stamps.ZERO`: it has been part of the tree for long."""
+        return self._log.stamp_of(op)
+
+    def operation(self, op: OpId) -> Operation | None:
+        return self._log.operation(op)
+
+    def pending(self) -> list[Operation]:
+        """Own operations that no server has stamped yet, in the order in which they were made."""
+        return [op for _, op in self._log.pending()]
+
+    def author_sequence(self, author: Author) -> int:
+        """The highest sequence of this author's operations that was ever held; 0 for none."""
+        return self._log.author_sequence(author)
+
+    def entries_after(self, position: int, limit: int) -> list[tuple[int, Stamp, Operation]]:
+        """Stamped operations in the order of their arrival here, after a position."""
+        return self._log.entries_after(position, limit)
+
+    def entries_above(self, stamp: Stamp) -> list[tuple[int, Stamp, Operation]]:
+        """Stamped operations with a larger stamp, in the order of their arrival here."""
+        return self._log.entries_above(stamp)
+
+    def stamped_above(self, stamp: Stamp) -> list[tuple[OpId, Stamp]]:
+        """Ids and stamps of those with a larger stamp, in the order of the stamps."""
+        return self._log.stamped_above(stamp)
+
+    def range_digest(self, low: int, high: int) -> tuple[int, bytes]:
+        """(number, digest) of what the log holds with clocks in [low, high); equal for equal sets, 16 bytes."""
+        return self._log.range_digest(low, high)
+
+    def range_ids(self, low: int, high: int) -> list[tuple[OpId, Stamp]]:
+        return self._log.range_ids(low, high)
+
+    # --- what happens to an operation
+
+    def accept(self, op: Operation, stamp: Stamp) -> Changes:
+        """Take over an operation that some server has stamped. Total and idempotent: the smallest stamp of an id wins.
+
+        Raises OutOfOrder for a stamp at or below the stable point that is news here: somebody stamped where he had
+        promised not to, and nothing was logged.
+        """
+        known = self._log.stamp_of(op.id)
+        if known is not None and known <= stamp:
+            return _NOTHING
+        if stamp <= self._log.stable:
+            raise OutOfOrder(f"{op.id} has stamp {stamp.clock}, at or below the stable point {self._log.stable.clock}")
+        if known is None:
+            return self._insert(op, stamp, strict=False)
+        self._engine.begin()
+        old, new = order_of(op.id, known), order_of(op.id, stamp)
+        self._engine.restamp(old, new)
+        self._log.restamp(op.id, known, stamp)
+        if known.is_pending:
+            move_times(self.store, known.clock, new)
+        return self._changes()
+
+    def offer(self, op: Operation, stamp: Stamp) -> Changes:
+        """Take over an operation only if it does exactly what its author asks for. `stamp` is above all that is here.
+
+        Raises the FileSystemError that its author gets otherwise; then nothing was logged. A known id is not looked at
+        again.
+        """
+        if self._log.stamp_of(op.id) is not None:
+            return self.accept(op, stamp)
+        return self._insert(op, stamp, strict=True)
+
+    def add_pending(self, op: Operation, *, strict: bool) -> Changes:
+        """An own operation, on top of everything until a server has stamped it. `strict` as in `offer`."""
+        if self._log.stamp_of(op.id) is not None:
+            return _NOTHING
+        return self._insert(op, self._log.next_pending(), strict=strict)
+
+    def drop_pending(self, op: OpId) -> Changes:
+        """A server refused it: as if it had never been; later ones are evaluated anew. Unknown or stamped: nothing."""
+        stamp = self._log.stamp_of(op)
+        if stamp is None or not stamp.is_pending:
+            return _NOTHING
+        self._engine.begin()
+        self._engine.remove(order_of(op, stamp))
+        self._log.remove(op, stamp)
+        touched = {node for node, _, _ in self.store.touches_of_pending(stamp.clock)}
+        return self._changes() | Changes(frozenset(touched))
+
+    def _insert(self, op: Operation, stamp: Stamp, *, strict: bool) -> Changes:
+        if strict:
+            refusal = refuse_hidden(op)
+            if refusal is not None:
+                raise refusal
+        self._engine.begin()
+        path = self._path_before(op)
+        self._engine.insert(op, order_of(op.id, stamp), strict=strict)
+        self._log.append(op, stamp, path)
+        return self._changes()
+
+    def _path_before(self, op: Operation) -> str | None:
+        """Where it happens, for people who read the log; as it is here now, so only a hint."""
+        tree = self.tree
+        match op:
+            case Create() | Link():
+                above, name = tree.path(op.parent), op.name
+            case Write() | SetAttr():
+                above, name = tree.path(op.node), b""
+            case _:
+                row = self.store.link(op.link)
+                above, name = (None, b"") if row is None else (tree.path(row.parent), row.name)
+        if above is None:
+            return None
+        path = above + b"/" + name if above and name else above or name
+        text = path.decode("utf-8", "backslashreplace")
+        if isinstance(op, Rename):
+            to = tree.path(op.parent)
+            target = op.name if not to else to + b"/" + op.name
+            text += " -> " + target.decode("utf-8", "backslashreplace")
+        return text
+
+    def _changes(self) -> Changes:
+        """What is different now from what it was at `engine.begin()`."""
+        old, store = self._engine.original, self.store
+        nodes: set[NodeId] = set()
+        entries: set[tuple[NodeId, bytes]] = set()
+        nodes.update(node for node, was in old.nodes.items() if store.node(node) != was)
+        nodes.update(node for node, attrs in old.attrs.items() if store.attrs(node) != attrs)
+        nodes.update(node for node, file in old.files.items() if store.file(node) != file)
+        for node, into in old.aliases.items():
+            now = store.alias(node)
+            if now != into:
+                nodes.update(one for one in (node, into, now) if one is not None)
+        for link, before in old.links.items():
+            after = store.link(link)
+            was = before if before is not None and before.live else None
+            is_now = after if after is not None and after.live else None
+            if was is not None and is_now is not None and _place(was) == _place(is_now):
+                continue
+            for row in (was, is_now):
+                if row is not None:
+                    entries.add((row.parent, row.name))
+                    nodes.update((row.parent, row.node))
+        nodes.discard(LOST)
+        return Changes(frozenset(nodes), frozenset(entries))
+
+    # --- the stable point
+
+    def stabilise(self, stamp: Stamp) -> None:
+        """No smaller stamp can arrive any more: what was kept to undo operations up to here goes. Never falls back."""
+        if stamp.is_pending or stamp <= self._log.stable:
+            return
+        gone = self._engine.stabilise(stamp)
+        self._log.set_stable(stamp, save=gone > 0)
+
+    def prune(self, *, before_time_ns: int, up_to_position: int) -> int:
+        """Delete stable operations that were made before a time (of their authors) and lie at or below a position that
+        everybody has read. The tree stays. Returns how many."""
+        return self._log.prune(before_time_ns, up_to_position)
+
+    # --- snapshots
+
+    def dump(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+        """A copy of the replica as (table, rows) batches of plain values, consistent, for `load`. Not with pending
+        operations. Best on a replica over a `Database.reader()`: nobody waits for it."""
+        return dump(self.database)
+
+    def load(self, batches: Iterator[tuple[str, list[tuple[Any, ...]]]]) -> Changes:
+        """Become what was dumped. Operations held here above its stable point that it lacks, pending ones too, come
+        on top again. Returns nothing useful but truth: everything may have changed, look anew."""
+        kept = [(op, stamp) for _, stamp, op in self._log.entries_above(self._log.stable) if not stamp.is_pending]
+        kept.extend((op, stamp) for stamp, op in self._log.pending())
+        load(self.database, batches)
+        self.store.forget()
+        self._engine.forget()
+        self._log.load_counters()
+        for op, stamp in kept:
+            if stamp <= self._log.stable:
+                continue
+            if stamp.is_pending:
+                if self._log.stamp_of(op.id) is None:
+                    self._insert(op, stamp, strict=False)
+            else:
+                self.accept(op, stamp)
+        return _NOTHING
+
+    # --- content
+
+    def chunk_hashes(self) -> Iterator[ChunkHash]:
+        """The name of every chunk that the replica may need: of current and kept versions, and of the log. With
+        repeats."""
+        for (packed,) in self.database.execute("SELECT content FROM versions"):
+            yield from (chunk.hash for chunk in unpack_content(packed).chunks)
+        for (op,) in self.database.rows("SELECT id FROM operations WHERE type IN ('create', 'write')"):
+            found = self._log.operation(op)
+            if found is not None:
+                yield from (chunk.hash for chunk in chunks_in(found))
+
+
+def _place(row: LinkRow) -> tuple[NodeId, bytes, NodeId]:
+    return row.parent, row.name, row.node

@@ -1,0 +1,558 @@
+"""The rules of the replicated tree: what an operation does to the rows. Total: in the fold nothing fails.
+
+Pure: reads and writes go through `Rows`, nothing else is known here, neither SQL nor stamps. The tree of a replica is
+these rules applied to all its operations in the order of their stamps. What an operation says that its author had
+seen decides what it may do: an edit beats a delete, a move beats a delete, both contents of two edits are kept,
+nobody removes what he had not seen.
+
+STRICT operations are a dry run of the same rules: `fold` returns the error that a strict author gets where the
+outcome is not exactly what he asked for, and whoever called it drops the writes.
+"""
+
+from __future__ import annotations
+
+from gdah_volume import errors
+from gdah_volume.errors import FileSystemError
+from gdah_volume.ids import LOST, ROOT, VERSION_MAX_CHARS, LinkId, NodeId, OpId, Version
+from gdah_volume.names import conflict_name
+from gdah_volume.operations import Create, Link, Operation, Rename, Replaced, Rmdir, SetAttr, Unlink, Write
+from gdah_volume.rows import AttrsRow, FileRow, LinkRow, NodeRow, Rows, VersionRow, pack_content, unpack_content
+
+LOST_MODE = 0o644
+"""Of a file whose Create is unknown here."""
+_SUID_SGID = 0o6000
+
+
+def fold(op: Operation, rows: Rows) -> FileSystemError | None:
+    """Apply `op`. Returns None iff it did exactly what its author asked for, else why not (for strict operations)."""
+    rules = _Rules(op.id, op.time_ns, rows)
+    match op:
+        case Create():
+            rules.create(op)
+        case Write():
+            rules.write(op)
+        case SetAttr():
+            rules.set_attr(op)
+        case Link():
+            rules.add_link(op)
+        case Unlink():
+            rules.drop(Replaced(op.link, op.rev, op.node, op.version, op.last, False, op.also))
+        case Rmdir():
+            rules.drop(Replaced(op.link, op.rev, op.node, None, True, True, op.also))
+        case Rename():
+            rules.rename(op)
+    return rules.refusal
+
+
+def refuse_hidden(op: Operation) -> FileSystemError | None:
+    """The root and the hidden folder can get other attributes (the root) and entries, and nothing else."""
+    hidden: tuple[str, ...] = (ROOT, LOST)
+    match op:
+        case SetAttr():
+            bad = op.node == LOST
+        case Create():
+            bad = False
+        case Write() | Link():
+            bad = op.node in hidden
+        case Unlink() | Rmdir():
+            bad = op.node in hidden or op.link in hidden
+        case Rename():
+            seen = op.replaces
+            bad = op.node in hidden or op.link in hidden
+            bad = bad or (seen is not None and (seen.node in hidden or seen.link in hidden))
+    return errors.NotPermitted("the root of the volume and its hidden folder stay as they are") if bad else None
+
+
+def union(versions: Version, op: OpId) -> Version:
+    """The sorted set of both; a set that grew beyond what a message can carry starts anew with `op`."""
+    joined = "+".join(sorted({*versions.split("+"), op}))
+    return Version(joined if len(joined) <= VERSION_MAX_CHARS else op)
+
+
+class _Rules:
+    """One application. `refusal` is the first thing that was not as the author asked."""
+
+    def __init__(self, op: OpId, time_ns: int, rows: Rows) -> None:
+        self.op = op
+        self.time_ns = time_ns
+        self.rows = rows
+        self.refusal: FileSystemError | None = None
+
+    def refuse(self, kind: type[FileSystemError], why: str) -> None:
+        if self.refusal is None:
+            self.refusal = kind(why)
+
+    # --- what ids mean now
+
+    def resolve(self, node: NodeId) -> NodeId:
+        while (into := self.rows.alias(node)) is not None:
+            node = into
+        return node
+
+    def landed(self, version: Version | None) -> VersionRow | None:
+        if version is None:
+            return None
+        row = self.rows.version(version)
+        if row is None and "+" in version:
+            for member in version.split("+"):
+                row = self.rows.version(Version(member))
+                if row is not None:
+                    break
+        return row
+
+    def target(self, node: NodeId, version: Version | None) -> NodeId:
+        """The node that an author meant who saw `version` of `node`: where that version is now."""
+        node = self.resolve(node)
+        if version is not None:
+            file = self.rows.file(node)
+            if file is None or file.version != version:
+                row = self.landed(version)
+                if row is not None:
+                    return row.node
+        return node
+
+    def alive(self, node: NodeId) -> bool:
+        return node in (ROOT, LOST) or bool(self.rows.links_of(node))
+
+    def is_dir(self, node: NodeId) -> bool:
+        row = self.rows.node(node)
+        return row is not None and row.kind == "dir"
+
+    def first_or_last(self, node: NodeId) -> LinkId | None:
+        links = self.rows.links_of(node)
+        return links[0] if links else self.rows.last(node)
+
+    def branch_link(self, node: NodeId) -> LinkId | None:
+        """The one name that an author can have meant: a fork's own, else the only one, else the last of a dead
+        node."""
+        row = self.rows.node(node)
+        if row is not None and row.forked:
+            return LinkId(node)
+        links = self.rows.links_of(node)
+        if len(links) > 1:
+            return None
+        return links[0] if links else self.rows.last(node)
+
+    def seen_merge(self, row: LinkRow, also: tuple[NodeId, ...]) -> LinkId | None:
+        """The link that stands for a merged one, if the author knew that the two are one."""
+        node = self.resolve(row.node)
+        return self.first_or_last(node) if node in also else None
+
+    def inside(self, directory: NodeId, node: NodeId) -> bool:
+        """Whether `directory` is `node` or lies below it, dead ones by their last place."""
+        seen = set()
+        walk = self.resolve(directory)
+        while walk not in seen:
+            if walk == node:
+                return True
+            if walk in (ROOT, LOST):
+                return False
+            seen.add(walk)
+            link = self.first_or_last(walk)
+            row = None if link is None else self.rows.link(link)
+            if row is None:
+                return False
+            walk = self.resolve(row.parent)
+        return False
+
+    # --- placing and dropping links
+
+    def free_name(self, parent: NodeId, name: bytes, want: bytes, mover: LinkId | None = None) -> bytes:
+        """`name`, or a conflict name where another link than `mover` has it. The occupant always keeps its name."""
+        attempt = 0
+        while self.rows.link_at(parent, name) not in (None, mover):
+            self.refuse(errors.Exists, "the name is taken")
+            attempt += 1
+            name = conflict_name(want, self.op, attempt)
+        return name
+
+    def detach(self, link: LinkId, row: LinkRow) -> None:
+        self.rows.put_link(link, LinkRow(row.node, row.parent, row.name, row.want, row.rev, False, row.via))
+        self.rows.put_last(row.node, link)
+
+    def directory(self, node: NodeId) -> NodeId:
+        """The live directory meant by `node`, brought back with its parents if it was removed; else the hidden one."""
+        found = self.resolve(node)
+        if not self.is_dir(found):
+            known = self.rows.node(found) is not None
+            self.refuse(errors.NotADirectory if known else errors.NotFound, "the folder is unknown or no folder")
+            return LOST
+        dead: list[LinkId] = []
+        walk = found
+        seen = set()
+        while not self.alive(walk):
+            self.refuse(errors.NotFound, "the folder has been removed")
+            link = self.rows.last(walk)
+            row = None if link is None else self.rows.link(link)
+            if link is None or row is None or walk in seen:
+                break
+            seen.add(walk)
+            dead.append(link)
+            walk = self.resolve(row.parent)
+            if not self.is_dir(walk):
+                break
+        for link in reversed(dead):
+            self.revive_in_living(link)
+        found = self.resolve(node)
+        return found if self.alive(found) else LOST
+
+    def revive(self, link: LinkId | None) -> None:
+        row = None if link is None else self.rows.link(link)
+        if link is None or row is None:
+            return
+        self.directory(row.parent)
+        self.revive_in_living(link)
+
+    def revive_in_living(self, link: LinkId) -> None:
+        """`revive` where the directories above are alive, or stay as they are."""
+        row = self.rows.link(link)
+        if row is None or row.live:
+            return
+        parent = self.resolve(row.parent)
+        if not self.is_dir(parent) or not self.alive(parent):
+            parent = LOST
+        occupant = self.rows.link_at(parent, row.name)
+        if occupant is not None and self.is_dir(row.node):
+            other = self.rows.link(occupant)
+            if other is not None and self.is_dir(other.node):
+                placed = LinkRow(row.node, parent, row.name, row.want, row.rev, False, row.via)
+                self.merge(link, placed, occupant, other)
+                return
+        name = self.free_name(parent, row.name, row.want)
+        self.rows.put_link(link, LinkRow(row.node, parent, name, row.want, row.rev, True, row.via))
+
+    def merge(self, link: LinkId, row: LinkRow, occupant: LinkId, other: LinkRow) -> None:
+        """The node of `link` becomes part of the occupant's."""
+        self.rows.put_alias(row.node, other.node)
+        self.rows.put_link(
+            link, LinkRow(row.node, row.parent, row.name, row.want, row.rev, False, row.via, merged=True)
+        )
+        rev = union(other.rev, self.op)
+        self.rows.put_link(
+            occupant, LinkRow(other.node, other.parent, other.name, other.want, rev, other.live, other.via)
+        )
+
+    def same(self, node: NodeId, size: int, packed: bytes) -> None:
+        """The operation brought the content that is there: the version becomes the set of both."""
+        current = self.rows.file(node)
+        assert current is not None
+        joined = union(current.version, self.op)
+        self.rows.put_file(node, FileRow(joined, size))
+        self.rows.put_version(Version(self.op), VersionRow(node, packed))
+        self.rows.put_version(joined, VersionRow(node, packed))
+
+    def split(self, link: LinkId, row: LinkRow, version: Version | None) -> None:
+        """Take a merge back: the node stands alone again, without a place; a file with the content its author saw."""
+        rows, node = self.rows, row.node
+        rows.put_alias(node, None)
+        rows.put_link(link, LinkRow(node, row.parent, row.name, row.want, row.rev, False, row.via))
+        rows.put_last(node, link)
+        known = rows.node(node)
+        if known is None or known.kind != "file":
+            return
+        content = self.landed(version)
+        if content is None or version is None:
+            version = Version(node)
+            content = self.landed(version)
+        if content is not None:
+            rows.put_file(node, FileRow(version, unpack_content(content.content).size))
+            rows.put_version(version, VersionRow(node, content.content))
+
+    # --- the operations
+
+    def create(self, op: Create) -> None:
+        rows, node, link = self.rows, NodeId(op.id), LinkId(op.id)
+        if rows.node(node) is not None:
+            self.refuse(errors.Exists, "the node exists")
+            return
+        parent = self.directory(op.parent)
+        given = op.attrs
+        rows.put_node(node, NodeRow(op.kind, op.target, given.rdev))
+        rows.put_attrs(
+            node,
+            AttrsRow(given.mode, given.uid, given.gid, given.mtime_ns, given.atime_ns, op.time_ns, given.xattrs),
+        )
+        packed = pack_content(op.content) if op.kind == "file" else b""
+        row = LinkRow(node, parent, op.name, op.name, Version(op.id), True, op.parent)
+        occupant = rows.link_at(parent, op.name)
+        if occupant is not None:
+            other = rows.link(occupant)
+            assert other is not None
+            self.refuse(errors.Exists, "the name is taken")
+            if self.is_same_thing(op, packed, other.node):
+                self.merge(link, row, occupant, other)
+                if op.kind == "file":
+                    self.same(other.node, op.content.size, packed)
+                return
+            name = self.free_name(parent, op.name, op.name)
+            row = LinkRow(node, parent, name, op.name, Version(op.id), True, op.parent)
+        rows.put_link(link, row)
+        if op.kind == "file":
+            rows.put_file(node, FileRow(Version(op.id), op.content.size))
+            rows.put_version(Version(op.id), VersionRow(node, packed))
+
+    def is_same_thing(self, op: Create, packed: bytes, other: NodeId) -> bool:
+        """Two directories are one; so are two files with the same bytes and two symlinks with the same target."""
+        row = self.rows.node(other)
+        if row is None or row.kind != op.kind:
+            return False
+        if op.kind == "file":
+            return op.content.size > 0 and self.holds(other, op.content.size, packed)
+        return op.kind == "dir" or (op.kind == "symlink" and row.target == op.target)
+
+    def holds(self, node: NodeId, size: int, packed: bytes) -> bool:
+        """Whether the current content of a file is this."""
+        file = self.rows.file(node)
+        if file is None or file.size != size:
+            return False
+        current = self.rows.version(file.version)
+        return current is not None and current.content == packed
+
+    def write(self, op: Write) -> None:
+        rows = self.rows
+        node = self.target(op.node, op.base)
+        known, file = rows.node(node), rows.file(node)
+        packed, size, version = pack_content(op.content), op.content.size, Version(op.id)
+        if known is None:
+            self.refuse(errors.NotFound, "the file is unknown")
+            self.put_lost(node, op, packed)
+            return
+        if known.kind != "file" or file is None:
+            self.refuse(errors.IsADirectory if known.kind == "dir" else errors.InvalidArgument, "not a regular file")
+            return
+        if file.version != op.base:
+            if self.holds(node, size, packed):
+                self.same(node, size, packed)
+                self.after_write(node, op)
+                return
+            base = self.landed(op.base)
+            if base is None or not self.holds(node, unpack_content(base.content).size, base.content):
+                self.refuse(errors.StaleHandle, "somebody else has written the file meanwhile")
+                self.fork(node, op, packed)
+                return
+        rows.put_file(node, FileRow(version, size))
+        rows.put_version(version, VersionRow(node, packed))
+        self.after_write(node, op)
+
+    def after_write(self, node: NodeId, op: Write) -> None:
+        attrs = self.rows.attrs(node)
+        if attrs is not None:
+            self.rows.put_attrs(node, self.written(attrs, op))
+        if not self.alive(node):
+            self.refuse(errors.StaleHandle, "somebody else has removed the file meanwhile")
+            self.revive(self.rows.last(node))
+
+    def written(self, attrs: AttrsRow, op: Write) -> AttrsRow:
+        mode = attrs.mode & ~_SUID_SGID if op.clear_suid else attrs.mode
+        return AttrsRow(mode, attrs.uid, attrs.gid, op.mtime_ns, attrs.atime_ns, op.time_ns, attrs.xattrs)
+
+    def put_lost(self, node: NodeId, op: Write, packed: bytes) -> None:
+        rows, version = self.rows, Version(op.id)
+        rows.put_node(node, NodeRow("file"))
+        rows.put_attrs(node, AttrsRow(LOST_MODE, 0, 0, op.mtime_ns, op.mtime_ns, op.time_ns))
+        rows.put_file(node, FileRow(version, op.content.size))
+        rows.put_version(version, VersionRow(node, packed))
+        name = self.free_name(LOST, op.name, op.name)
+        rows.put_link(LinkId(op.id), LinkRow(node, LOST, name, op.name, version, True, LOST))
+
+    def fork(self, node: NodeId, op: Write, packed: bytes) -> None:
+        """Both contents are kept: the later one in a file of its own, beside the first."""
+        rows, fork, version = self.rows, NodeId(op.id), Version(op.id)
+        if rows.node(fork) is not None:
+            return
+        beside = self.first_or_last(node)
+        row = None if beside is None else rows.link(beside)
+        attrs = rows.attrs(node)
+        rows.put_node(fork, NodeRow("file", forked=True))
+        if attrs is not None:
+            rows.put_attrs(fork, self.written(attrs, op))
+        rows.put_file(fork, FileRow(version, op.content.size))
+        rows.put_version(version, VersionRow(fork, packed))
+        parent, name, via = (LOST, op.name, LOST) if row is None else (row.parent, row.name, row.via)
+        parent = self.directory(parent)
+        free = self.free_name(parent, name, name)
+        rows.put_link(LinkId(op.id), LinkRow(fork, parent, free, name, version, True, via))
+
+    def set_attr(self, op: SetAttr) -> None:
+        node = self.target(op.node, op.version)
+        old = self.rows.attrs(node)
+        if old is None:
+            self.refuse(errors.NotFound, "the node is unknown")
+            return
+        if not self.alive(node):
+            self.refuse(errors.NotFound, "the node has been removed")
+        xattrs = old.xattrs
+        if op.xattrs or op.xattrs_gone:
+            xattrs = {name: value for name, value in xattrs.items() if name not in op.xattrs_gone} | op.xattrs
+        self.rows.put_attrs(
+            node,
+            AttrsRow(
+                old.mode if op.mode is None else op.mode,
+                old.uid if op.uid is None else op.uid,
+                old.gid if op.gid is None else op.gid,
+                old.mtime_ns if op.mtime_ns is None else op.mtime_ns,
+                old.atime_ns if op.atime_ns is None else op.atime_ns,
+                op.time_ns,
+                xattrs,
+            ),
+        )
+
+    def add_link(self, op: Link) -> None:
+        rows, link = self.rows, LinkId(op.id)
+        node = self.target(op.node, op.version)
+        known = rows.node(node)
+        if known is None or known.kind == "dir":
+            self.refuse(errors.NotFound if known is None else errors.NotPermitted, "no file to link to")
+            return
+        if not self.alive(node):
+            self.refuse(errors.NotFound, "the file has been removed")
+        parent = self.directory(op.parent)
+        occupant = rows.link_at(parent, op.name)
+        if occupant is not None:
+            other = rows.link(occupant)
+            if other is not None and other.node == node:
+                self.refuse(errors.Exists, "the name is taken")
+                rows.put_link(link, LinkRow(node, parent, op.name, op.name, Version(op.id), False, op.parent))
+                return
+        name = self.free_name(parent, op.name, op.name)
+        rows.put_link(link, LinkRow(node, parent, name, op.name, Version(op.id), True, op.parent))
+
+    def drop(self, seen: Replaced) -> LinkRow | None:
+        """Remove a link if it is what the author saw; returns the place that became free. The order of checks
+        matters."""
+        rows = self.rows
+        link: LinkId | None = seen.link
+        row = rows.link(seen.link)
+        if row is None:
+            self.refuse(errors.NotFound, "the name is unknown")
+            link = self.link_of_version(seen.version)
+            row = None if link is None else rows.link(link)
+        if link is None or row is None:
+            return None
+        if self.is_dir(row.node) != seen.is_dir:
+            self.refuse(errors.NotADirectory if seen.is_dir else errors.IsADirectory, "another kind of thing")
+            return None
+        if row.merged:
+            twin = self.seen_merge(row, seen.also)
+            if twin is None:
+                self.refuse(errors.NotAsSeen, "it has been merged with another")
+                if not (seen.is_dir and rows.links_via(row.node)):
+                    self.split(link, row, seen.version)
+                return None
+            link, row = twin, rows.link(twin)
+            assert row is not None
+        file = None if seen.is_dir else rows.file(row.node)
+        other_version = file is not None and file.version != seen.version
+        if other_version and seen.last:
+            landed = self.landed(seen.version)
+            if landed is not None and landed.node != row.node:
+                self.refuse(errors.NotAsSeen, "its content is in another file now")
+                return self.drop_branch(landed.node, seen.version)
+        if not row.live:
+            self.refuse(errors.NotFound, "it has been removed")
+        elif row.rev != seen.rev:
+            self.refuse(errors.NotAsSeen, "it has been moved")
+        elif seen.is_dir and rows.has_entries(row.node):
+            self.refuse(errors.NotEmpty, "the folder is not empty")
+        elif (other_version or not seen.last) and len(rows.links_of(row.node)) < 2:
+            self.refuse(errors.NotAsSeen, "it has been edited, or lost its other names")
+        else:
+            self.detach(link, row)
+            return row
+        return None
+
+    def link_of_version(self, version: Version | None) -> LinkId | None:
+        landed = self.landed(version)
+        return None if landed is None else self.branch_link(landed.node)
+
+    def drop_branch(self, node: NodeId, version: Version | None) -> LinkRow | None:
+        """The author's content went into another node (a fork of his): what he removes is that one's only name."""
+        link = self.branch_link(node)
+        file = self.rows.file(node)
+        if link is None or file is None or file.version != version or self.rows.links_of(node) != (link,):
+            return None
+        row = self.rows.link(link)
+        assert row is not None
+        self.detach(link, row)
+        return row
+
+    def rename(self, op: Rename) -> None:
+        rows = self.rows
+        link = self.link_to_move(op)
+        row = None if link is None else rows.link(link)
+        if link is None or row is None:
+            return
+        node, is_dir = row.node, self.is_dir(row.node)
+        if not row.live:
+            self.refuse(errors.NotFound, "it has been removed")
+        to, name, via = op.parent, op.name, op.parent
+        if op.replaces is not None:
+            if is_dir != op.replaces.is_dir:
+                self.refuse(errors.NotADirectory if is_dir else errors.IsADirectory, "another kind of thing")
+            place = self.drop(op.replaces)
+            if place is not None:
+                to, name, via = place.parent, place.name, place.via
+        # Checked twice: bringing back the destination may merge it into a folder below the one that moves.
+        if is_dir and self.inside(to, node):
+            self.roll_back_cycle()
+            return
+        parent = self.directory(to)
+        if is_dir and self.inside(parent, node):
+            self.roll_back_cycle()
+            return
+        row = rows.link(link)
+        assert row is not None
+        occupant = rows.link_at(parent, name)
+        version = Version(op.id)
+        if occupant == link:
+            rows.put_link(link, LinkRow(node, row.parent, row.name, row.want, version, True, row.via))
+            return
+        other = None if occupant is None else rows.link(occupant)
+        if other is not None:
+            full = self.is_dir(other.node) and rows.has_entries(other.node)
+            self.refuse(errors.NotEmpty if full else errors.Exists, "the name is taken")
+            if other.node == node:
+                if row.live:
+                    self.detach(link, row)
+                return
+        free = self.free_name(parent, name, name, link)
+        rows.put_link(link, LinkRow(node, parent, free, name, version, True, via))
+
+    def roll_back_cycle(self) -> None:
+        self.rows.forget_writes()
+        self.refuse(errors.InvalidArgument, "a folder cannot go into itself")
+
+    def link_to_move(self, op: Rename) -> LinkId | None:
+        """The link that the author of a rename meant; a merge that he had not seen is taken back."""
+        link: LinkId | None = op.link
+        row = self.rows.link(op.link)
+        if row is None:
+            self.refuse(errors.NotFound, "the name is unknown")
+            link = self.link_of_version(op.version)
+            row = None if link is None else self.rows.link(link)
+        if link is None or row is None:
+            return None
+        if row.merged:
+            twin = self.seen_merge(row, op.also)
+            if twin is None:
+                self.refuse(errors.NotAsSeen, "it has been merged with another")
+                together = self.resolve(row.node)
+                self.split(link, row, op.version)
+                self.take_along(row.node, together)
+                return link
+            link = twin
+            row = self.rows.link(link)
+            assert row is not None
+        target = self.target(row.node, op.version)
+        if target != row.node and not self.is_dir(row.node):
+            self.refuse(errors.NotAsSeen, "its content is in another file now")
+            return self.branch_link(target)
+        return link
+
+    def take_along(self, node: NodeId, out_of: NodeId) -> None:
+        """What was put into a directory under its own id, while it was merged into another, leaves with it."""
+        for link in self.rows.links_via(node):
+            row = self.rows.link(link)
+            if row is not None and row.parent == out_of:
+                moved = LinkRow(row.node, node, row.name, row.want, row.rev, True, node)
+                self.rows.put_link(link, moved)

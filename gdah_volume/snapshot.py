@@ -1,0 +1,90 @@
+"""A replica as a stream of table rows, and back. Plain values only (numbers, text, bytes, None), so any encoding
+carries it.
+
+What goes: the rows of the fold, the log and the undo records above the stable point, counters, and the highest
+sequence of each author (so that what lies below the stable point is still known to have been held). What stays:
+`meta`, which belongs to the machine. Threading: `dump` reads one state from begin to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from gdah_volume.database import Database
+from gdah_volume.errors import BadMessage
+from gdah_volume.stamps import PENDING_CLOCK
+
+BATCH_ROWS = 500
+BATCH_BYTES = 1 << 20
+"""A batch ends at either; a single row (the content of a 64 GiB file) can be larger."""
+
+_COLUMNS = {
+    "nodes": "id, kind, target, rdev, forked, mode, uid, gid, mtime_ns, atime_ns, ctime_ns, xattrs, version, size",
+    "aliases": "node, into_node",
+    "links": "id, node, parent, name, want, rev, live, via, merged, conflict",
+    "last": "node, link",
+    "versions": "version, node, content",
+    "touched_at": "node, pending, clock, server, mtime_ns, ctime_ns",
+    "undo": "clock, server, id, before",
+    "operations": "position, id, clock, server, author, type, at, path, operation",
+    "authors": "author, sequence, pruned",
+    "counters": "name, value",
+}
+_COUNTER = "(SELECT value FROM counters WHERE name = '{}')"
+_STAMP = (
+    f"(coalesce(CAST({_COUNTER.format('stable_clock')} AS INTEGER), 0),"
+    f" coalesce({_COUNTER.format('stable_server')}, ''))"
+)
+
+
+def dump(database: Database) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    with database.snapshot():
+        if database.row("SELECT 1 FROM operations WHERE clock >= ? LIMIT 1", (PENDING_CLOCK,)):
+            raise ValueError("a replica with pending operations is no source of snapshots")
+        for table, columns in _COLUMNS.items():
+            yield from _batches(table, database.execute(_select(table, columns)))
+
+
+def _select(table: str, columns: str) -> str:
+    if table == "operations":
+        return f"SELECT {columns} FROM operations WHERE (clock, server) > {_STAMP}"
+    if table == "authors":
+        # What the receiver does not get of an author's operations counts as pruned there.
+        held = (
+            "SELECT max(CAST(substr(o.id, length(o.author) + 2) AS INTEGER)) FROM operations o"
+            f" WHERE o.author = authors.author AND (o.clock, o.server) <= {_STAMP}"
+        )
+        return f"SELECT author, sequence, max(pruned, coalesce(({held}), 0)) FROM authors"
+    if table == "counters":
+        last = f"SELECT max(position) FROM operations WHERE (clock, server) <= {_STAMP}"
+        pruned = f"CAST(max(CAST(value AS INTEGER), coalesce(({last}), 0)) AS TEXT)"
+        return f"SELECT name, CASE name WHEN 'pruned_to' THEN {pruned} ELSE value END FROM counters"
+    return f"SELECT {columns} FROM {table}"
+
+
+def _batches(table: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    batch: list[tuple[Any, ...]] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(len(value) for value in row if isinstance(value, bytes | str))
+        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield table, batch
+            batch, size = [], 0
+    if batch:
+        yield table, batch
+
+
+def load(database: Database, batches: Iterable[tuple[str, Sequence[Sequence[Any]]]]) -> None:
+    """Replace the tables, inside the caller's transaction. Raises BadMessage for what is no dump."""
+    for table in _COLUMNS:
+        database.execute(f"DELETE FROM {table}")
+    for table, rows in batches:
+        columns = _COLUMNS.get(table)
+        if columns is None:
+            raise BadMessage(f"a snapshot has no table {table!r}")
+        width = columns.count(",") + 1
+        if any(len(row) != width for row in rows):
+            raise BadMessage(f"a row of {table} needs {width} values")
+        database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * width)})", rows)
