@@ -23,6 +23,7 @@ from gdah_volume.content import INLINE_MAX_BYTES, Chunk, ChunkHash
 from gdah_volume.errors import GdahError, NoSpace
 from gdah_volume.ids import Author, NodeId, OpId, op_id
 from gdah_volume.operations import Operation, Rename, Rmdir, Unlink, Write, chunks_in
+from gdah_volume.stamps import ZERO
 from gdah_volume.wire import Blob
 from mountfs.dirty import DirtyChunks
 from mountfs.mirror import Mirror
@@ -107,7 +108,7 @@ class ChangeLog:
                 number=self._next_number,
                 time_ns=op.time_ns,
                 chunks=(),
-                bytes=0,
+                content_bytes=0,
                 sync=sync,
                 node=node_of(op),
                 path=mirror.tree.path(op.node) if isinstance(op, Unlink | Rmdir | Rename) else None,
@@ -140,10 +141,10 @@ class ChangeLog:
         chunks = chunks_in(op)
         if chunks:
             record.chunks, record.blobs = self._dirty.pin(chunks)
-            record.bytes = sum(chunk.length for chunk in record.chunks)
+            record.content_bytes = sum(chunk.length for chunk in record.chunks)
         self._mirror.database.execute(
             "INSERT INTO change_log (number, id, time_ns, path, bytes, sync) VALUES (?, ?, ?, ?, ?, ?)",
-            (record.number, record.id, record.time_ns, record.path, record.bytes, int(record.sync)),
+            (record.number, record.id, record.time_ns, record.path, record.content_bytes, int(record.sync)),
         )
 
     def store_chunk(self, data: bytes | memoryview) -> ChunkHash:
@@ -215,7 +216,7 @@ class ChangeLog:
         """The small content of a record; what was damaged on this disk is missing."""
         if record.blobs is not None:
             return record.blobs
-        found = []
+        found: list[Blob] = []
         for chunk in record.chunks:
             if chunk.length <= INLINE_MAX_BYTES:
                 data = self._dirty.read(chunk.hash)
@@ -251,7 +252,8 @@ class ChangeLog:
     def keep_only_known(self) -> None:
         """After a snapshot: what it contained below its stable point is everywhere."""
         with self._mirror.lock:
-            self.outbox.keep_only(lambda op: self._mirror.replica.stamp_of(op) is not None)
+            # ZERO: known to have been there, and gone from the log.
+            self.outbox.keep_only(lambda op: self._mirror.replica.stamp_of(op) not in (None, ZERO))
 
     def sweep(self) -> None:
         """Take what has left out of the table, and unpin its chunks, handing them to the cache."""
@@ -281,7 +283,7 @@ class ChangeLog:
         """At the limit: content that at least one server holds may leave before the others have it, oldest
         first. The operation stays in the log."""
         freed = 0
-        enough = max(self._dirty.bytes // 4, 1)
+        enough = max(self._dirty.total_bytes // 4, 1)
         for record in self.outbox.acked():
             chunks = self.outbox.strip(record)
             self._dirty.release(chunks, adopt=True)
@@ -313,7 +315,7 @@ class ChangeLog:
                     number=number,
                     time_ns=time_ns,
                     chunks=(),
-                    bytes=size,
+                    content_bytes=size,
                     sync=bool(sync),
                     node=node_of(logged),
                     path=path,

@@ -99,7 +99,7 @@ class DirtyChunks:
         """Takes the bytes of a chunk that every server has now (the cache)."""
 
     @property
-    def bytes(self) -> int:
+    def total_bytes(self) -> int:
         return self._bytes
 
     # --- limits

@@ -25,9 +25,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from gdah_volume.replica import Changes, Replica
-
 from gdah_volume.ids import Epoch, OpId, ServerId
+from gdah_volume.replica import Changes, Replica
 from gdah_volume.stamps import Stamp
 from gdah_volume.wire import Entry
 

@@ -297,7 +297,7 @@ class Outbox:
             self._unacked.pop(record.id, None)
             if not self._unacked:
                 self._changed.notify_all()
-        self._unacked_bytes += by * record.bytes
+        self._unacked_bytes += by * record.content_bytes
         count = self._nodes.get(record.node, 0) + by
         if count > 0:
             self._nodes[record.node] = count

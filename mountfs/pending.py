@@ -35,7 +35,7 @@ class Record:
     time_ns: int
     chunks: tuple[Chunk, ...]
     """Those of the operation that are in the dirty store, pinned by this record."""
-    bytes: int
+    content_bytes: int
     sync: bool
     node: NodeId
     path: bytes | None = None

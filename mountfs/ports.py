@@ -1,7 +1,7 @@
 """What the parts of the mount ask of each other. Vocabulary only: frozen values and protocols.
 
-The core (`filesystem`, `changelog`, `cache`, `servers`) is written against these; the edges (`fuse_ops`, `link`,
-`transfer`, `status`) implement or call them; `cli` puts them together.
+The core (`filesystem`, `changelog`, `cache`, `servers`) is written against these; the edges (`fuse_ops`,
+`link`, `transfer`, `status`) implement or call them; `cli` puts them together.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from gdah_volume.content import ChunkHash
 from gdah_volume.ids import Epoch, OpId, ServerId
 from gdah_volume.operations import Kind, Operation
-from gdah_volume.stamps import Stamp
+from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import Blob, Entry, Welcome
 
 # --- between the kernel's edge and the file system -------------------------------------------------
@@ -31,7 +31,8 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """Attributes of a node as a program sees them. Times in nanoseconds, sizes in bytes, `mode` with the type."""
+    """Attributes of a node as a program sees them. Times in nanoseconds, sizes in bytes, `mode` with the
+    type."""
 
     ino: int
     mode: int
@@ -79,7 +80,8 @@ class DirEntry:
 
 @dataclass(frozen=True, slots=True)
 class StatFs:
-    """Honest numbers: of the server that has least room, in `block_size` blocks; the cache's disk without servers."""
+    """Honest numbers: of the server that has least room, in `block_size` blocks; the cache's disk without
+    servers."""
 
     block_size: int
     blocks: int
@@ -93,8 +95,8 @@ class FileSystemCalls(Protocol):
     """The file system as an object: what the kernel asks, by inode number (1 is the root).
 
     Every method raises `GdahError` whose class owns the errno. Threading: called from many threads at once.
-    `lookup`, `mknod`, `mkdir`, `symlink`, `link`, `create` each count one kernel reference on the inode that they
-    return, `forget` gives them back.
+    `lookup`, `mknod`, `mkdir`, `symlink`, `link`, `create` each count one kernel reference on the inode that
+    they return, `forget` gives them back.
     """
 
     def lookup(self, parent: int, name: bytes) -> Stat: ...
@@ -175,10 +177,19 @@ class ServerHealth:
     busy: float = 0.0
     head: int = 0
     digest: str = ""
+    operations: int = 0
+    everywhere: int = 0
+    """Every member holds the server's log up to this position, as of the beat that said `head`."""
+    stable: Stamp = ZERO
+    """As of the same beat."""
 
 
 class ServerLink(Protocol):
-    """The operation lane to one server. `send_*` return at once; they raise Unreachable when the link is down."""
+    """The operation lane to one server: one connection. Once it is down it stays down (`on_up` brings a new
+    one).
+
+    Methods return at once; they raise Unreachable when it is down.
+    """
 
     url: str
     server: ServerId | None
@@ -195,14 +206,16 @@ class ServerLink(Protocol):
 
 
 class Transfer(Protocol):
-    """The data lane: chunks by hash, from and to any server that has them. Blocking; called from any thread."""
+    """The data lane: chunks by hash, from and to any server that has them. Blocking; called from any
+    thread."""
 
     def fetch(self, chunk: ChunkHash, length: int) -> bytes:
         """The verified bytes; tries every healthy server. Raises ContentUnavailable (EIO)."""
         ...
 
     def store(self, server_url: str, chunk: ChunkHash, data: bytes, *, sync: bool) -> int:
-        """PUT one chunk to a server, which forwards it to its peers; returns the copies. Raises Unreachable."""
+        """PUT one chunk to a server, which forwards it to its peers; returns the copies. Raises
+        Unreachable."""
         ...
 
 
@@ -211,7 +224,8 @@ class Transfer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileItem:
-    """A row of the page's listing. `path` is relative to the volume's root, '/'-separated, surrogateescaped."""
+    """A row of the page's listing. `path` is relative to the volume's root, '/'-separated,
+    surrogateescaped."""
 
     path: str
     is_dir: bool
@@ -236,7 +250,8 @@ class PendingItem:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that the page shows without asking: `change` (paths), `peer_status`, `pending`, `conflict`."""
+    """Something that the page shows without asking: `change` (paths), `peer_status`, `pending`,
+    `conflict`."""
 
     kind: Literal["change", "peer_status", "pending", "conflict"]
     data: dict[str, Any] = field(default_factory=dict)
@@ -257,7 +272,8 @@ class MountView(Protocol):
     def conflicts(self) -> list[FileItem]: ...
     def read_file(self, path: str) -> tuple[FileItem, Iterator[bytes]]: ...
     def write_file(self, path: str, pieces: Iterator[bytes]) -> FileItem:
-        """Create or replace a file, with missing parent folders, through the same calls that programs make."""
+        """Create or replace a file, with missing parent folders, through the same calls that programs
+        make."""
         ...
 
     def make_dir(self, path: str) -> None: ...
@@ -267,7 +283,8 @@ class MountView(Protocol):
 
     def move(self, path: str, new_path: str) -> None: ...
     def pull(self, timeout_s: float = 10.0) -> str:
-        """Wait until the mirror has all that the server had at the call; the message for people. Raises Unreachable."""
+        """Wait until the mirror has all that the server had at the call; the message for people. Raises
+        Unreachable."""
         ...
 
     def push(self, timeout_s: float = 30.0) -> str:
@@ -275,5 +292,6 @@ class MountView(Protocol):
         ...
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
-        """`listener` is called from core threads and must return at once; the result ends the subscription."""
+        """`listener` is called from core threads and must return at once; the result ends the
+        subscription."""
         ...

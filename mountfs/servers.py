@@ -1,0 +1,97 @@
+"""Which server to use: a pure choice from health figures, with hysteresis and the reason in words.
+
+The cost of a server is what an operation costs there: its latency, more when it fails often, and far more
+when its disk is nearly full. The one in use stays unless another is much cheaper for a while: to turn costs a
+handover, and two equal servers must not take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MUCH_CHEAPER = 2.0
+WORTH_MS = 5.0
+"""Another server must be cheaper by this factor and by so much ..."""
+HOLD_S = 3.0
+"""... for so long."""
+LATENCY_FLOOR_MS = 0.2
+ERROR_WEIGHT = 4.0
+FREE_LOW_BYTES = 64 << 20
+FULL_MS = 10_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One server as it is now. `usable`: connected and heard of lately."""
+
+    url: str
+    usable: bool
+    latency_ms: float = 0.0
+    error_rate: float = 0.0
+    free_bytes: int | None = None
+
+    @property
+    def full(self) -> bool:
+        return self.free_bytes is not None and self.free_bytes < FREE_LOW_BYTES
+
+    @property
+    def cost_ms(self) -> float:
+        cost = max(self.latency_ms, LATENCY_FLOOR_MS) * (1.0 + ERROR_WEIGHT * self.error_rate)
+        return cost + (FULL_MS if self.full else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`rival` has been much cheaper than `url` since `rival_since`."""
+
+    url: str | None
+    why: str
+    rival: str | None = None
+    rival_since: float = 0.0
+
+
+NO_CHOICE = Choice(None, "no server was reached yet")
+
+
+def choose(servers: Sequence[Figures], before: Choice, now: float, lost: str | None = None) -> Choice:
+    """The server to use. `lost`: what happened to the one that was in use, if it is gone.
+
+    Servers that cost the same are taken in the order given.
+    """
+    usable = [server for server in servers if server.usable]
+    if not usable:
+        return Choice(None, lost or (before.why if before.url is None else "no server answers"))
+    best = min(usable, key=lambda server: server.cost_ms)
+    current = next((server for server in usable if server.url == before.url), None)
+    if current is None:
+        return Choice(best.url, _first_reason(best, len(usable), len(servers), before, lost))
+    if best is current or not _much_cheaper(best, current):
+        return Choice(current.url, before.why)
+    if before.rival != best.url:
+        return Choice(current.url, before.why, best.url, now)
+    if now - before.rival_since < HOLD_S:
+        return Choice(current.url, before.why, best.url, before.rival_since)
+    return Choice(best.url, _better_reason(best, current))
+
+
+def _much_cheaper(one: Figures, other: Figures) -> bool:
+    return one.cost_ms * MUCH_CHEAPER < other.cost_ms and one.cost_ms + WORTH_MS < other.cost_ms
+
+
+def _first_reason(best: Figures, usable: int, of: int, before: Choice, lost: str | None) -> str:
+    if lost is not None and before.url is not None and before.url != best.url:
+        return f"{before.url} is lost ({lost}); this one answers in {best.latency_ms:.1f} ms"
+    if usable == 1 and of > 1:
+        return "the only server that answers"
+    if of == 1:
+        return "the only server"
+    return f"answers in {best.latency_ms:.1f} ms"
+
+
+def _better_reason(best: Figures, current: Figures) -> str:
+    if current.full and not best.full:
+        return f"the disk of {current.url} is nearly full"
+    if current.error_rate > 2 * best.error_rate:
+        return f"{current.url} fails more often ({current.error_rate:.0%} of late)"
+    return f"answers in {best.latency_ms:.1f} ms, {current.url} in {current.latency_ms:.1f} ms"
