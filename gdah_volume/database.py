@@ -39,6 +39,7 @@ class Database:
         self.after_rollback: list[Callable[[], None]] = []
         """Called after a roll back: what is kept in memory may be wrong."""
         self._depth = 0
+        self._changes_at: list[int] = []
         self._sync_wanted = False
         self._wal: int | None = None
         if self.path != _MEMORY and not create and not Path(self.path).exists():
@@ -130,14 +131,16 @@ class Database:
         except sqlite3.Error as error:
             raise _translated(error, self.path) from error
         self._depth += 1
+        self._changes_at.append(self.connection.total_changes)
         try:
             yield
             self._call(self.before_commit)
             self.connection.execute(f"RELEASE {name}" if self._depth > 1 else "COMMIT")
             self._depth -= 1
+            self._changes_at.pop()
         except BaseException as error:
             self._depth -= 1
-            self._roll_back(name)
+            self._roll_back(name, self._changes_at.pop())
             if isinstance(error, sqlite3.Error):
                 raise _translated(error, self.path) from error
             raise
@@ -145,7 +148,8 @@ class Database:
             self._sync_wanted = False
             self._sync()
 
-    def _roll_back(self, name: str) -> None:
+    def _roll_back(self, name: str, changes_at: int) -> None:
+        unchanged = self.connection.total_changes == changes_at
         try:
             if self._depth:
                 self.connection.execute(f"ROLLBACK TO {name}")
@@ -155,7 +159,8 @@ class Database:
                 self.connection.rollback()
         except sqlite3.Error:
             self.connection.rollback()  # the disk failed so badly that SQLite ended the transaction itself
-        self._call(self.after_rollback)
+        if not unchanged:  # a refusal that wrote nothing costs nobody his cache
+            self._call(self.after_rollback)
 
     @staticmethod
     def _call(hooks: list[Callable[[], None]]) -> None:
@@ -168,6 +173,8 @@ class Database:
             return
         try:
             if self._wal is None:
+                if not Path(self.path + "-wal").exists():
+                    return  # nothing was ever written through this log
                 self._wal = os.open(self.path + "-wal", os.O_RDONLY)
                 folder = os.open(Path(self.path).absolute().parent, os.O_RDONLY)
                 try:

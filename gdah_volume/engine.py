@@ -1,7 +1,7 @@
 """Keeps the rows equal to the fold of the log, whatever order operations arrive in.
 
 Straight: an operation above all others is evaluated on the rows as they are. Late: it is evaluated there as well, and
-if no later operation touched what it touched (see `rows.modes_clash`), that is what the fold would have done.
+if no later operation touched what it touched (see the modes in `rows`), that is what the fold would have done.
 Otherwise the later ones that clash, and those that clash with them in turn, are undone newest first by their
 before-images, and all are evaluated again, smallest first; each of them is inserted late in its turn.
 

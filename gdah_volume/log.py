@@ -12,12 +12,12 @@ from typing import Any
 
 from blake3 import blake3
 
+from gdah_volume.caching import Cache, Missing
 from gdah_volume.database import Database
 from gdah_volume.ids import Author, OpId, ServerId, author_of, sequence_of
 from gdah_volume.operations import Operation, from_json, to_json
 from gdah_volume.rows import Order
 from gdah_volume.stamps import PENDING_CLOCK, PENDING_SERVER, ZERO, Stamp
-from gdah_volume.store import Cache, Missing
 
 CACHED_OPERATIONS = 2_000
 DIGEST_BYTES = 16

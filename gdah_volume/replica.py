@@ -10,7 +10,7 @@ something runs inside `database.transaction()`; after a roll back of it everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,9 +250,9 @@ class Replica:
         operations. Best on a replica over a `Database.reader()`: nobody waits for it."""
         return dump(self.database)
 
-    def load(self, batches: Iterator[tuple[str, list[tuple[Any, ...]]]]) -> Changes:
-        """Become what was dumped. Operations held here above its stable point that it lacks, pending ones too, come
-        on top again. Returns nothing useful but truth: everything may have changed, look anew."""
+    def load(self, batches: Iterable[tuple[str, Sequence[Sequence[Any]]]]) -> None:
+        """Become what was dumped; look at everything anew. Operations held here above the stable point of the dump and
+        unknown to it come on top again, pending ones last. Raises BadMessage for what is no dump."""
         kept = [(op, stamp) for _, stamp, op in self._log.entries_above(self._log.stable) if not stamp.is_pending]
         kept.extend((op, stamp) for stamp, op in self._log.pending())
         load(self.database, batches)
@@ -267,7 +267,6 @@ class Replica:
                     self._insert(op, stamp, strict=False)
             else:
                 self.accept(op, stamp)
-        return _NOTHING
 
     # --- content
 

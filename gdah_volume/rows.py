@@ -81,14 +81,9 @@ Key = tuple[str, str] | tuple[str, str, bytes]
 ("of", node) its live links, ("via", directory) the live links that were asked for there and are elsewhere."""
 
 READ, WRITTEN, MEMBERS = 1, 2, 4
-"""Modes of touching. MEMBERS: something joined or left a set, which READ lists. Two that join do not clash."""
-
-
-def modes_clash(one: int, other: int) -> bool:
-    """True iff two operations that touched a key in these modes must keep their order."""
-    if (one | other) & WRITTEN:
-        return True
-    return bool((one & MEMBERS and other & READ) or (one & READ and other & MEMBERS))
+"""Modes of touching. MEMBERS: something joined or left a set, which READ lists. Two operations that touched a key
+must keep their order if one has WRITTEN it, or one has read the set that the other joined; two that join do not
+clash."""
 
 
 class Source(Protocol):

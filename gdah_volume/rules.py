@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from gdah_volume import errors
 from gdah_volume.errors import FileSystemError
-from gdah_volume.ids import LOST, ROOT, VERSION_MAX_CHARS, LinkId, NodeId, OpId, Version
-from gdah_volume.names import conflict_name
+from gdah_volume.ids import LOST, ROOT, LinkId, NodeId, Version
 from gdah_volume.operations import Create, Link, Operation, Rename, Replaced, Rmdir, SetAttr, Unlink, Write
+from gdah_volume.placing import Placing
 from gdah_volume.rows import AttrsRow, FileRow, LinkRow, NodeRow, Rows, VersionRow, pack_content, unpack_content
 
 LOST_MODE = 0o644
@@ -63,202 +63,8 @@ def refuse_hidden(op: Operation) -> FileSystemError | None:
     return errors.NotPermitted("the root of the volume and its hidden folder stay as they are") if bad else None
 
 
-def union(versions: Version, op: OpId) -> Version:
-    """The sorted set of both; a set that grew beyond what a message can carry starts anew with `op`."""
-    joined = "+".join(sorted({*versions.split("+"), op}))
-    return Version(joined if len(joined) <= VERSION_MAX_CHARS else op)
-
-
-class _Rules:
-    """One application. `refusal` is the first thing that was not as the author asked."""
-
-    def __init__(self, op: OpId, time_ns: int, rows: Rows) -> None:
-        self.op = op
-        self.time_ns = time_ns
-        self.rows = rows
-        self.refusal: FileSystemError | None = None
-
-    def refuse(self, kind: type[FileSystemError], why: str) -> None:
-        if self.refusal is None:
-            self.refusal = kind(why)
-
-    # --- what ids mean now
-
-    def resolve(self, node: NodeId) -> NodeId:
-        while (into := self.rows.alias(node)) is not None:
-            node = into
-        return node
-
-    def landed(self, version: Version | None) -> VersionRow | None:
-        if version is None:
-            return None
-        row = self.rows.version(version)
-        if row is None and "+" in version:
-            for member in version.split("+"):
-                row = self.rows.version(Version(member))
-                if row is not None:
-                    break
-        return row
-
-    def target(self, node: NodeId, version: Version | None) -> NodeId:
-        """The node that an author meant who saw `version` of `node`: where that version is now."""
-        node = self.resolve(node)
-        if version is not None:
-            file = self.rows.file(node)
-            if file is None or file.version != version:
-                row = self.landed(version)
-                if row is not None:
-                    return row.node
-        return node
-
-    def alive(self, node: NodeId) -> bool:
-        return node in (ROOT, LOST) or bool(self.rows.links_of(node))
-
-    def is_dir(self, node: NodeId) -> bool:
-        row = self.rows.node(node)
-        return row is not None and row.kind == "dir"
-
-    def first_or_last(self, node: NodeId) -> LinkId | None:
-        links = self.rows.links_of(node)
-        return links[0] if links else self.rows.last(node)
-
-    def branch_link(self, node: NodeId) -> LinkId | None:
-        """The one name that an author can have meant: a fork's own, else the only one, else the last of a dead
-        node."""
-        row = self.rows.node(node)
-        if row is not None and row.forked:
-            return LinkId(node)
-        links = self.rows.links_of(node)
-        if len(links) > 1:
-            return None
-        return links[0] if links else self.rows.last(node)
-
-    def seen_merge(self, row: LinkRow, also: tuple[NodeId, ...]) -> LinkId | None:
-        """The link that stands for a merged one, if the author knew that the two are one."""
-        node = self.resolve(row.node)
-        return self.first_or_last(node) if node in also else None
-
-    def inside(self, directory: NodeId, node: NodeId) -> bool:
-        """Whether `directory` is `node` or lies below it, dead ones by their last place."""
-        seen = set()
-        walk = self.resolve(directory)
-        while walk not in seen:
-            if walk == node:
-                return True
-            if walk in (ROOT, LOST):
-                return False
-            seen.add(walk)
-            link = self.first_or_last(walk)
-            row = None if link is None else self.rows.link(link)
-            if row is None:
-                return False
-            walk = self.resolve(row.parent)
-        return False
-
-    # --- placing and dropping links
-
-    def free_name(self, parent: NodeId, name: bytes, want: bytes, mover: LinkId | None = None) -> bytes:
-        """`name`, or a conflict name where another link than `mover` has it. The occupant always keeps its name."""
-        attempt = 0
-        while self.rows.link_at(parent, name) not in (None, mover):
-            self.refuse(errors.Exists, "the name is taken")
-            attempt += 1
-            name = conflict_name(want, self.op, attempt)
-        return name
-
-    def detach(self, link: LinkId, row: LinkRow) -> None:
-        self.rows.put_link(link, LinkRow(row.node, row.parent, row.name, row.want, row.rev, False, row.via))
-        self.rows.put_last(row.node, link)
-
-    def directory(self, node: NodeId) -> NodeId:
-        """The live directory meant by `node`, brought back with its parents if it was removed; else the hidden one."""
-        found = self.resolve(node)
-        if not self.is_dir(found):
-            known = self.rows.node(found) is not None
-            self.refuse(errors.NotADirectory if known else errors.NotFound, "the folder is unknown or no folder")
-            return LOST
-        dead: list[LinkId] = []
-        walk = found
-        seen = set()
-        while not self.alive(walk):
-            self.refuse(errors.NotFound, "the folder has been removed")
-            link = self.rows.last(walk)
-            row = None if link is None else self.rows.link(link)
-            if link is None or row is None or walk in seen:
-                break
-            seen.add(walk)
-            dead.append(link)
-            walk = self.resolve(row.parent)
-            if not self.is_dir(walk):
-                break
-        for link in reversed(dead):
-            self.revive_in_living(link)
-        found = self.resolve(node)
-        return found if self.alive(found) else LOST
-
-    def revive(self, link: LinkId | None) -> None:
-        row = None if link is None else self.rows.link(link)
-        if link is None or row is None:
-            return
-        self.directory(row.parent)
-        self.revive_in_living(link)
-
-    def revive_in_living(self, link: LinkId) -> None:
-        """`revive` where the directories above are alive, or stay as they are."""
-        row = self.rows.link(link)
-        if row is None or row.live:
-            return
-        parent = self.resolve(row.parent)
-        if not self.is_dir(parent) or not self.alive(parent):
-            parent = LOST
-        occupant = self.rows.link_at(parent, row.name)
-        if occupant is not None and self.is_dir(row.node):
-            other = self.rows.link(occupant)
-            if other is not None and self.is_dir(other.node):
-                placed = LinkRow(row.node, parent, row.name, row.want, row.rev, False, row.via)
-                self.merge(link, placed, occupant, other)
-                return
-        name = self.free_name(parent, row.name, row.want)
-        self.rows.put_link(link, LinkRow(row.node, parent, name, row.want, row.rev, True, row.via))
-
-    def merge(self, link: LinkId, row: LinkRow, occupant: LinkId, other: LinkRow) -> None:
-        """The node of `link` becomes part of the occupant's."""
-        self.rows.put_alias(row.node, other.node)
-        self.rows.put_link(
-            link, LinkRow(row.node, row.parent, row.name, row.want, row.rev, False, row.via, merged=True)
-        )
-        rev = union(other.rev, self.op)
-        self.rows.put_link(
-            occupant, LinkRow(other.node, other.parent, other.name, other.want, rev, other.live, other.via)
-        )
-
-    def same(self, node: NodeId, size: int, packed: bytes) -> None:
-        """The operation brought the content that is there: the version becomes the set of both."""
-        current = self.rows.file(node)
-        assert current is not None
-        joined = union(current.version, self.op)
-        self.rows.put_file(node, FileRow(joined, size))
-        self.rows.put_version(Version(self.op), VersionRow(node, packed))
-        self.rows.put_version(joined, VersionRow(node, packed))
-
-    def split(self, link: LinkId, row: LinkRow, version: Version | None) -> None:
-        """Take a merge back: the node stands alone again, without a place; a file with the content its author saw."""
-        rows, node = self.rows, row.node
-        rows.put_alias(node, None)
-        rows.put_link(link, LinkRow(node, row.parent, row.name, row.want, row.rev, False, row.via))
-        rows.put_last(node, link)
-        known = rows.node(node)
-        if known is None or known.kind != "file":
-            return
-        content = self.landed(version)
-        if content is None or version is None:
-            version = Version(node)
-            content = self.landed(version)
-        if content is not None:
-            rows.put_file(node, FileRow(version, unpack_content(content.content).size))
-            rows.put_version(version, VersionRow(node, content.content))
-
-    # --- the operations
+class _Rules(Placing):
+    """One application of one operation."""
 
     def create(self, op: Create) -> None:
         rows, node, link = self.rows, NodeId(op.id), LinkId(op.id)
@@ -299,14 +105,6 @@ class _Rules:
         if op.kind == "file":
             return op.content.size > 0 and self.holds(other, op.content.size, packed)
         return op.kind == "dir" or (op.kind == "symlink" and row.target == op.target)
-
-    def holds(self, node: NodeId, size: int, packed: bytes) -> bool:
-        """Whether the current content of a file is this."""
-        file = self.rows.file(node)
-        if file is None or file.size != size:
-            return False
-        current = self.rows.version(file.version)
-        return current is not None and current.content == packed
 
     def write(self, op: Write) -> None:
         rows = self.rows
@@ -461,10 +259,6 @@ class _Rules:
             return row
         return None
 
-    def link_of_version(self, version: Version | None) -> LinkId | None:
-        landed = self.landed(version)
-        return None if landed is None else self.branch_link(landed.node)
-
     def drop_branch(self, node: NodeId, version: Version | None) -> LinkRow | None:
         """The author's content went into another node (a fork of his): what he removes is that one's only name."""
         link = self.branch_link(node)
@@ -518,10 +312,6 @@ class _Rules:
         free = self.free_name(parent, name, name, link)
         rows.put_link(link, LinkRow(node, parent, free, name, version, True, via))
 
-    def roll_back_cycle(self) -> None:
-        self.rows.forget_writes()
-        self.refuse(errors.InvalidArgument, "a folder cannot go into itself")
-
     def link_to_move(self, op: Rename) -> LinkId | None:
         """The link that the author of a rename meant; a merge that he had not seen is taken back."""
         link: LinkId | None = op.link
@@ -549,10 +339,6 @@ class _Rules:
             return self.branch_link(target)
         return link
 
-    def take_along(self, node: NodeId, out_of: NodeId) -> None:
-        """What was put into a directory under its own id, while it was merged into another, leaves with it."""
-        for link in self.rows.links_via(node):
-            row = self.rows.link(link)
-            if row is not None and row.parent == out_of:
-                moved = LinkRow(row.node, node, row.name, row.want, row.rev, True, node)
-                self.rows.put_link(link, moved)
+    def roll_back_cycle(self) -> None:
+        self.rows.forget_writes()
+        self.refuse(errors.InvalidArgument, "a folder cannot go into itself")

@@ -76,7 +76,9 @@ def _first(db: sqlite_utils.Database) -> None:
     )
     table("operations").create_index(["id"], unique=True)
     table("operations").create_index(["clock", "server", "id"])
-    db.executescript(_CLUSTERED)
+    for statement in _CLUSTERED.split(";"):  # executescript would commit in the middle
+        if statement.strip():
+            db.execute(statement)
     for node in (ROOT, LOST):
         db.execute(
             "INSERT INTO nodes VALUES (?, 'dir', x'', 0, 0, ?, 0, 0, 0, 0, 0, x'80', NULL, NULL)", (node, ROOT_MODE)

@@ -9,67 +9,24 @@ Threading: as its Database. A store over a reader's connection does not cache: i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 
+from gdah_volume.caching import MISSING, Cache, Missing
 from gdah_volume.database import Database
 from gdah_volume.ids import LinkId, NodeId, Version
 from gdah_volume.names import is_conflict
 from gdah_volume.rows import AttrsRow, Before, FileRow, LinkRow, NodeRow, VersionRow
 
-CACHED_NODES = 50_000
-CACHED_LINKS = 50_000
+CACHED_NODES = 20_000
+CACHED_LINKS = 20_000
 CACHED_VERSIONS = 256
 """Contents can be long: few are kept."""
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 _xattrs_encoder = msgspec.msgpack.Encoder(order="sorted")
 _xattrs_decoder: msgspec.msgpack.Decoder[dict[bytes, bytes]] = msgspec.msgpack.Decoder(dict[bytes, bytes])
 _NO_XATTRS: dict[bytes, bytes] = {}
-
-
-class Missing:
-    """What a cache answers when it does not know (None means: known to be absent)."""
-
-
-MISSING = Missing()
-
-
-class Cache(Generic[K, V]):
-    """At most 2 * limit entries; what was not asked for since the last `limit` new ones is forgotten."""
-
-    __slots__ = ("_limit", "_old", "_young")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._young: dict[K, V] = {}
-        self._old: dict[K, V] = {}
-
-    def get(self, key: K) -> V | Missing:
-        found = self._young.get(key, MISSING)
-        if isinstance(found, Missing) and self._old:
-            found = self._old.pop(key, MISSING)
-            if not isinstance(found, Missing):
-                self.put(key, found)
-        return found
-
-    def put(self, key: K, value: V) -> None:
-        if len(self._young) >= self._limit:
-            self._old, self._young = self._young, {}
-        self._young[key] = value
-
-    def drop(self, key: K) -> None:
-        self._young.pop(key, None)
-        self._old.pop(key, None)
-
-    def known(self, key: K) -> bool:
-        return key in self._young or key in self._old
-
-    def clear(self) -> None:
-        self._young, self._old = {}, {}
 
 
 class NodeRecord(msgspec.Struct, frozen=True):
@@ -98,6 +55,8 @@ class Store:
         self._places: Cache[tuple[NodeId, bytes], LinkId | None] = Cache(CACHED_LINKS)
         self._links_of: Cache[NodeId, tuple[LinkId, ...]] = Cache(CACHED_NODES)
         self._versions: Cache[Version, VersionRow | None] = Cache(CACHED_VERSIONS)
+        self.views: Cache[NodeId, Any] = Cache(CACHED_NODES if self._caching else 0)
+        """What readers made of a node; dropped here whenever anything about the node changes."""
         self._aliases: dict[NodeId, NodeId] | None = None
         self._merged: dict[NodeId, set[NodeId]] = {}
         database.after_rollback.append(self.forget)
@@ -113,6 +72,7 @@ class Store:
             self._places,
             self._links_of,
             self._versions,
+            self.views,
         )
         for cache in caches:
             cache.clear()
@@ -288,6 +248,7 @@ class Store:
             if row is None:
                 execute("DELETE FROM nodes WHERE id = ?", (node,))
                 self._nodes.put(node, None)
+                self.views.drop(node)
                 continue
             record = NodeRecord(row, new.attrs.get(node), new.files.get(node))
             execute(
@@ -295,6 +256,7 @@ class Store:
                 (node, row.kind, row.target, row.rdev, row.forked, *_attrs_out(record.attrs), *_file_out(record.file)),
             )
             self._nodes.put(node, record)
+            self.views.drop(node)
         for node, attrs in new.attrs.items():
             if node not in new.nodes:
                 execute(
@@ -311,6 +273,7 @@ class Store:
     def _replace(
         self, node: NodeId, *, attrs: AttrsRow | Missing | None = MISSING, file: FileRow | Missing | None = MISSING
     ) -> None:
+        self.views.drop(node)
         old = self._nodes.get(node)
         if old is None or isinstance(old, Missing):
             self._nodes.drop(node)
@@ -329,6 +292,7 @@ class Store:
             if old is not None and old.live:
                 self._places.put((old.parent, old.name), None)
                 self._links_of.drop(old.node)
+                self.views.drop(old.node)
         for link, row in links.items():
             self._links.put(link, row)
             if row is None:
@@ -352,6 +316,7 @@ class Store:
             if row.live:
                 self._places.put((row.parent, row.name), link)
                 self._links_of.drop(row.node)
+                self.views.drop(row.node)
 
     # --- times that are no part of the fold
 
@@ -360,6 +325,7 @@ class Store:
     ) -> None:
         """A node's entries or names changed. The later stamp's mtime wins; ctime only grows."""
         self._touched.drop(node)
+        self.views.drop(node)
         self.generation += 1
         self.database.execute(
             "INSERT INTO touched_at VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (node, pending) DO UPDATE SET"
@@ -379,6 +345,7 @@ class Store:
         )
         for node, _, _ in rows:
             self._touched.drop(node)
+            self.views.drop(node)
         return rows
 
 

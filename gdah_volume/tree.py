@@ -17,13 +17,15 @@ from gdah_volume.operations import ALSO_MAX, Kind
 from gdah_volume.rows import LinkRow, unpack_content
 from gdah_volume.store import NodeRecord, Store
 
+_KEPT_CHUNKS = 64
+"""Longer lists are decoded each time, so that cached views stay small."""
 _PATH_DEPTH_MAX = 10_000
 """Deeper than any path can be made through calls that take 4096 bytes; a guard, not a promise."""
 
 
 class NodeView:
-    """A node as it was when it was looked at; frozen. `nlink` counts its names (0: removed), of a directory 2 and its
-    subdirectories are not counted. `content` is fetched when it is first asked for."""
+    """A node as it was when it was looked at; frozen. `nlink` counts its names (0: removed; a live directory: 1).
+    `content` is fetched when it is first asked for."""
 
     __slots__ = (
         "_content",
@@ -74,15 +76,17 @@ class NodeView:
     @property
     def content(self) -> Content:
         """Of the version that was current. Raises StaleHandle when that has been forgotten since."""
-        if self._content is None:
-            if not self.size or self.version is None:
-                self._content = EMPTY
-            else:
-                row = self._store.version(self.version)
-                if row is None:
-                    raise StaleHandle(f"version {self.version} of {self.node} is no longer kept")
-                self._content = unpack_content(row.content)
-        return self._content
+        if self._content is not None:
+            return self._content
+        if not self.size or self.version is None:
+            return EMPTY
+        row = self._store.version(self.version)
+        if row is None:
+            raise StaleHandle(f"version {self.version} of {self.node} is no longer kept")
+        content = unpack_content(row.content)
+        if len(content.chunks) <= _KEPT_CHUNKS:
+            self._content = content
+        return content
 
     def __repr__(self) -> str:
         return f"NodeView({self.node} {self.kind} {self.mode:04o} size={self.size} version={self.version})"
@@ -145,11 +149,16 @@ class Tree:
     def node(self, node: NodeId) -> NodeView:
         """Raises NotFound for an unknown node; a removed one is still described, with nlink 0."""
         node = self.resolve(node)
+        view = self.store.views.get(node)
+        if isinstance(view, NodeView):
+            return view
         record = self.store.record(node)
         if record is None:
             raise NotFound(f"there is no node {node}")
         links = 1 if node in (ROOT, LOST) else len(self.store.links_of(node))
-        return NodeView(self.store, node, record, links)
+        view = NodeView(self.store, node, record, links)
+        self.store.views.put(node, view)
+        return view
 
     def seen_version(self, node: NodeId) -> Version | None:
         """Of a file; None of anything else."""
