@@ -95,16 +95,6 @@ def absolute(directory: str | Path) -> str:
     return os.path.join(os.path.realpath(parent), name) if name else path
 
 
-def is_mounted(directory: str | Path) -> bool:
-    """Is a FUSE file system on it, alive or not? From the kernel's list of mounts."""
-    wanted = absolute(directory)
-    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
-        fields, _, rest = line.partition(" - ")
-        if _unescape(fields.split(" ")[4]) == wanted and rest.startswith("fuse"):
-            return True
-    return False
-
-
 def status_url(address: str) -> str:
     """`HOST:PORT`, `PORT` or a URL as a URL. Raises InvalidArgument."""
     text = address.strip().rstrip("/")
@@ -129,10 +119,15 @@ def _folders() -> list[Path]:
     """The first that exists is written to; all are read: a mount from a login and a tool from cron see each other."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     places = [Path(runtime)] if runtime else []
-    places.append(Path(f"/run/user/{os.getuid()}"))
+    places.append(_system_runtime())
     folders = [place / "gdah" / "mounts" for place in places if place.is_dir() and os.access(place, os.W_OK)]
     folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdah" / "mounts")
     return list(dict.fromkeys(folders))
+
+
+def _system_runtime() -> Path:
+    """Where XDG_RUNTIME_DIR of a login points; cron and sudo do not say it."""
+    return Path(f"/run/user/{os.getuid()}")
 
 
 def _file_name(directory: str) -> str:
@@ -163,10 +158,3 @@ def _read(path: Path) -> MountRecord | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _unescape(text: str) -> str:
-    """mountinfo writes space, tab, newline and backslash as octal."""
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, char)
-    return text

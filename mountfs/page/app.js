@@ -55,9 +55,13 @@ function detail(state) {
     since: moment(heardMs - (pending.oldest_age_s ?? 0) * 1000),
   };
   if (state === "none") return t(pending.operations ? "connection.only_here" : "connection.nothing_only_here", values);
-  const why = status.why ? `${known(`why.${status.why}`) ? t(`why.${status.why}`) : status.why}. ` : "";
+  const why = status.why ? sentence(known(`why.${status.why}`) ? t(`why.${status.why}`) : status.why) : "";
   if (pending.operations) return why + t("connection.sending", values);
   return state === "ok" ? why + t("connection.all_there") : why;
+}
+
+function sentence(text) {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1).replace(/\.$/, "")}. `;
 }
 
 // A live region speaks when its text is set, so it is set only when it differs.
@@ -68,7 +72,7 @@ function setText(element, text) {
 function drawServers() {
   const list = (status?.servers ?? []).map((server) => {
     const facts = [];
-    if (server.healthy && server.latency_ms != null) facts.push(`${new Intl.NumberFormat(language, { maximumFractionDigits: server.latency_ms < 10 ? 1 : 0 }).format(server.latency_ms)} ms`);
+    if (server.healthy && server.latency_ms != null) facts.push(`${number(server.latency_ms, server.latency_ms < 10 ? 1 : 0)} ms`);
     if (server.lag_operations) facts.push(t("servers.lag", { count: number(server.lag_operations) }));
     if (server.healthy && server.free_bytes) facts.push(t("servers.free", { bytes: bytes(server.free_bytes) }));
     const main = make("div", { class: "main" }, place(server.url), " ");

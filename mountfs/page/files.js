@@ -163,7 +163,7 @@ function fill(row, item) {
     make("td", { class: "number" }, size),
     make("td", { class: "when" }, time()),
     make("td", { class: "state" }, badge(item.state)),
-    make("td", { class: "actions" }, ...actions(item)),
+    make("td", { class: "actions" }, make("div", {}, ...actions(item))),
   );
   if (focused) row.querySelector(`[data-act="${focused}"]`)?.focus();
 }

@@ -4,6 +4,9 @@
 let texts = {};
 export let language = document.documentElement.lang;
 
+// How numbers and times are written: as this reader's own region does it, if the language is the page's.
+const region = () => navigator.languages.find((tag) => tag.split("-")[0] === language.split("-")[0]) ?? language;
+
 export async function speak(chosen) {
   const answer = await fetch(`/page/${chosen}.json`);
   texts = await answer.json();
@@ -35,35 +38,34 @@ export function counted(key, count) {
   return t(`${key}.${form}`, { count: number(count) });
 }
 
-export function number(value) {
-  return new Intl.NumberFormat(language).format(value);
+export function number(value, digits = 0) {
+  return new Intl.NumberFormat(region(), { maximumFractionDigits: digits }).format(value);
 }
 
 export function bytes(value) {
-  const units = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
+  const units = ["B", "kB", "MB", "GB", "TB"];
   let unit = 0;
   while (value >= 999.5 && unit < units.length - 1) {
     value /= 1000;
     unit += 1;
   }
   const digits = unit && value < 100 ? 1 : 0;
-  const style = { style: "unit", unit: units[unit], unitDisplay: unit ? "short" : "narrow", maximumFractionDigits: digits };
-  return new Intl.NumberFormat(language, style).format(value);
+  return `${number(value, digits)}\u00a0${units[unit]}`;
 }
 
 export function moment(ms) {
   const then = new Date(ms);
   const now = new Date();
   if (then.toDateString() === now.toDateString()) {
-    return new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit" }).format(then);
+    return new Intl.DateTimeFormat(region(), { hour: "2-digit", minute: "2-digit" }).format(then);
   }
   const day = { day: "numeric", month: "short" };
   const form = then.getFullYear() === now.getFullYear() ? { ...day, hour: "2-digit", minute: "2-digit" } : { ...day, year: "numeric" };
-  return new Intl.DateTimeFormat(language, form).format(then);
+  return new Intl.DateTimeFormat(region(), form).format(then);
 }
 
 export function exactMoment(ms) {
-  return new Intl.DateTimeFormat(language, { dateStyle: "full", timeStyle: "medium" }).format(new Date(ms));
+  return new Intl.DateTimeFormat(region(), { dateStyle: "full", timeStyle: "medium" }).format(new Date(ms));
 }
 
 // --- requests

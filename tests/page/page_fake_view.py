@@ -18,7 +18,9 @@ from gdah_volume.errors import (
     Unreachable,
 )
 from gdah_volume.ids import OpId
+from mountfs import registry
 from mountfs.ports import Event, FileItem, PendingItem
+from mountfs.status import StatusServer, StatusSettings
 
 PIECE_BYTES = 1 << 16
 START_NS = 1_748_697_027_793_686_000
@@ -258,16 +260,29 @@ def sample(view: FakeView) -> FakeView:
     return view
 
 
-if __name__ == "__main__":
-    from mountfs.status import StatusServer, StatusSettings
+def serve(directory: str | None) -> None:
+    """A process like a mount: prints its URL, is registered for `directory`, ends when it is asked to unmount.
 
+    Lines on stdin: "down" and "up".
+    """
     shown = sample(FakeView())
-    server = StatusServer(shown, StatusSettings(port=int(sys.argv[1]) if len(sys.argv) > 1 else 0))
+    server = StatusServer(shown, StatusSettings(port=0, unmount=shown.unmounted.set))
     server.start()
+    if directory:
+        registry.register(registry.record_here(directory, server.url, cache_dir="/where/the/cache/is"))
     print(server.url, flush=True)
-    try:
+
+    def obey() -> None:
         for line in sys.stdin:
             shown.connect(line.strip() != "down")
-        time.sleep(3600)
-    except KeyboardInterrupt:
-        server.stop()
+            print("done", flush=True)
+
+    threading.Thread(target=obey, daemon=True).start()
+    shown.unmounted.wait()
+    server.stop()
+    if directory:
+        registry.unregister(directory)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1] if len(sys.argv) > 1 else None)
