@@ -1,0 +1,153 @@
+"""Changes of attributes: chmod, chown, utimens, truncate, extended attributes, for files in any state.
+
+A file with unsaved edits takes the time of its last write into them, so that closing keeps what utimens set.
+A file without a name keeps its changes here alone.
+
+Threading: any thread; lock order as in `openfile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gdah_volume.errors import InvalidArgument, IsADirectory
+from gdah_volume.ids import NodeId
+from gdah_volume.tree import NodeView
+from mountfs import intents, xattrs
+from mountfs.attributes import Described, GroupsOf, allowed_mode, without_suid
+from mountfs.handles import Handle, Handles
+from mountfs.openfile import OpenFile, Parts
+from mountfs.performing import Performer
+from mountfs.ports import AttrChange, Caller
+from mountfs.saving import Saving
+
+Fields = dict[str, Any]
+
+
+class AttributeChanges:
+    def __init__(
+        self, parts: Parts, handles: Handles, performer: Performer, saving: Saving, groups_of: GroupsOf
+    ) -> None:
+        self._parts = parts
+        self._handles = handles
+        self._performer = performer
+        self._saving = saving
+        self._groups_of = groups_of
+
+    def change(self, node: NodeId, change: AttrChange, handle: Handle | None, caller: Caller) -> None:
+        """`node` is resolved."""
+        if change.size is not None:
+            self._resize(node, change.size, handle, caller)
+        file = handle.file if handle is not None else self._handles.find(node)
+        if file is None or not self._change_nameless(file, lambda view, now: self._fields(change, view, caller, now)):
+            self._set(node, file, change, caller)
+
+    def _change_nameless(self, file: OpenFile, change: Callable[[Described, int], Fields]) -> bool:
+        with file.lock:
+            file.refresh()
+            if file.orphan is None:
+                return False
+            now_ns = self._parts.now_ns()
+            fields = change(file.orphan, now_ns)
+            if fields:
+                if file.draft is not None and "mtime_ns" in fields:
+                    file.set_mtime(fields["mtime_ns"])
+                file.orphan = file.orphan.changed(fields, now_ns)
+            return True
+
+    def _set(self, node: NodeId, file: OpenFile | None, change: AttrChange, caller: Caller) -> None:
+        if file is not None and change.mode is not None:
+            file.clear_suid = False
+        in_edits = change.size is not None and change.mtime_ns == "now"
+        edited = False
+        if file is not None and file.draft is not None and change.mtime_ns is not None and not in_edits:
+            now_ns = self._parts.now_ns() if change.mtime_ns == "now" else change.mtime_ns
+            in_edits = edited = file.set_mtime(now_ns)
+
+        def fields(view: NodeView, time_ns: int) -> Mapping[str, object]:
+            found = self._fields(change, view, caller, time_ns)
+            if in_edits:
+                found.pop("mtime_ns", None)
+            return found
+
+        # While edits are unsaved, saving them waits for what comes before it in the log.
+        build = intents.set_attributes(self._parts.mirror.tree, node, fields)
+        self._performer.perform(build, node, wait=not edited)
+
+    def _fields(self, change: AttrChange, view: Described, caller: Caller, time_ns: int) -> Fields:
+        fields: Fields = {}
+        gid = view.gid if change.gid is None else change.gid
+        if change.mode is not None:
+            fields["mode"] = allowed_mode(change.mode, gid, view.kind, caller, self._groups_of)
+        if change.uid is not None or change.gid is not None:
+            fields["uid"] = view.uid if change.uid is None else change.uid
+            fields["gid"] = gid
+            if change.mode is None and view.kind != "dir" and without_suid(view.mode) != view.mode:
+                fields["mode"] = without_suid(view.mode)
+        if change.mtime_ns is not None:
+            fields["mtime_ns"] = time_ns if change.mtime_ns == "now" else change.mtime_ns
+        if change.atime_ns is not None:
+            fields["atime_ns"] = time_ns if change.atime_ns == "now" else change.atime_ns
+        return fields
+
+    # --- size
+
+    def _resize(self, node: NodeId, size: int, handle: Handle | None, caller: Caller) -> None:
+        if size < 0:
+            raise InvalidArgument("a negative size")
+        if handle is not None:
+            self.drop_suid(handle.file, handle.uid)
+            handle.file.truncate(size, handle)
+            return
+        self.check_file(node)
+        file = self._handles.acquire(node)
+        try:
+            self.drop_suid(file, caller.uid)
+            file.truncate(size, None)
+            self._saving.save(file, sync=False)
+        finally:
+            self._saving.let_go(file)
+
+    def check_file(self, node: NodeId) -> None:
+        """Raises IsADirectory, InvalidArgument for what has no content."""
+        with self._parts.mirror.lock:
+            kind = self._parts.mirror.tree.kind(node)
+        if kind == "dir":
+            raise IsADirectory("a folder has no content of its own")
+        if kind != "file":
+            raise InvalidArgument("not a regular file")
+
+    def drop_suid(self, file: OpenFile, uid: int) -> None:
+        """An edit by anybody but root takes set-user-id and set-group-id away, when it is saved and in what
+        is shown."""
+        if uid == 0 or file.clear_suid:
+            return
+        view: Described | None = file.orphan
+        if view is None:
+            with self._parts.mirror.lock:
+                view = self._parts.mirror.tree.node(file.node)
+        if without_suid(view.mode) != view.mode:
+            file.clear_suid = True
+
+    # --- extended attributes
+
+    def set_xattr(self, node: NodeId, name: bytes, value: bytes, flags: int) -> None:
+        def change(view: Described, _time_ns: int) -> Fields:
+            xattrs.check_set(name, value, flags, view.xattrs)
+            return {"xattrs": {name: bytes(value)}}
+
+        self._change_xattrs(node, change)
+
+    def remove_xattr(self, node: NodeId, name: bytes) -> None:
+        def change(view: Described, _time_ns: int) -> Fields:
+            xattrs.check_remove(name, view.xattrs)
+            return {"xattrs_gone": (name,)}
+
+        self._change_xattrs(node, change)
+
+    def _change_xattrs(self, node: NodeId, change: Callable[[Described, int], Fields]) -> None:
+        file = self._handles.find(node)
+        if file is None or not self._change_nameless(file, change):
+            build = intents.set_attributes(self._parts.mirror.tree, node, change)
+            self._performer.perform(build, node)

@@ -1,0 +1,320 @@
+"""One file that programs have open: which version it shows, its unsaved edits, and how they become an
+operation.
+
+All handles of a node share one OpenFile, as programs of one machine share a file. The rules:
+
+* Without unsaved edits it FOLLOWS the tree: it shows the newest version that the mirror knows.
+* With unsaved edits it keeps the version that they are based on: the one that the writing handle had seen
+  last. If somebody else has written meanwhile, saving makes a fork (a conflict copy), and the handles follow
+  their own copy.
+* A file whose last name was removed on this mount, or elsewhere while it had no unsaved edits, is an ORPHAN:
+  its edits stay here and go with the last handle. Removed elsewhere while it had unsaved edits: saving brings
+  it back.
+
+Threading: any thread, under `lock`. Lock order: OpenFile.lock, mirror.lock, then the leaves (table of
+handles, inodes, cache). Nobody waits for a server's acknowledgement under `lock`; reading what lies under a
+partial edit may fetch under it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gdah_volume.content import EMPTY, ChunkHash, Content
+from gdah_volume.errors import NotFound
+from gdah_volume.ids import NodeId, OpId, Version
+from gdah_volume.operations import Operation
+from gdah_volume.tree import NodeView, Tree
+from mountfs import intents
+from mountfs.attributes import Nameless, Unsaved, nameless
+from mountfs.cache import Cache, ReadAhead
+from mountfs.drafts import EXTENTS_MAX, Draft
+from mountfs.intents import Builder
+from mountfs.ports import KernelCache
+from mountfs.records import JournalPool, Opening
+
+log = logging.getLogger("mountfs.files")
+
+SEEN_MAX = 8
+"""Foreign versions of an open file whose predecessors are remembered, for handles that have not looked
+since."""
+LOST_NAME = b"recovered"
+
+
+class Ticket(Protocol):
+    @property
+    def op(self) -> OpId: ...
+    def wait(self) -> None: ...
+
+
+class OperationLog(Protocol):
+    """What the file system asks of the change log; see there."""
+
+    def perform(self, build: Callable[[OpId, int], Operation], *, sync: bool = False, wait: bool = True) -> Ticket: ...
+    def store_chunk(self, data: bytes | memoryview) -> ChunkHash: ...
+    def discard_chunk(self, name: ChunkHash) -> None: ...
+
+
+class MirrorView(Protocol):
+    @property
+    def lock(self) -> Any: ...
+    @property
+    def tree(self) -> Tree: ...
+
+
+@dataclass(slots=True)
+class Parts:
+    """What open files work with. `kernel` is replaced when the mount has a session."""
+
+    mirror: MirrorView
+    log: OperationLog
+    cache: Cache
+    journals: JournalPool
+    kernel: KernelCache
+    now_ns: Callable[[], int]
+
+
+class Looker(Protocol):
+    """A handle: `seen` counts the foreign versions of its file that it has looked at."""
+
+    seen: int
+    ahead: ReadAhead
+
+
+class OpenFile:
+    """Invariant: with a draft, (version, content) is the draft's base; without one, what the file shows."""
+
+    def __init__(self, parts: Parts, node: NodeId, moved: Callable[[OpenFile, NodeId], None]) -> None:
+        """`moved(self, node)` is told when the file turns out to be another node."""
+        self._moved = moved
+        self.lock = threading.RLock()
+        self.node = node
+        self.handles = 0
+        """Under the lock of the table."""
+        self.inos: set[int] = set()
+        """The numbers by which the kernel has it open."""
+        self.stale = True
+        """Set by anyone: the tree may have changed; the next call under the lock looks."""
+        self.version: Version | None = None
+        self.content: Content = EMPTY
+        self.draft: Draft | None = None
+        self.orphan: Nameless | None = None
+        """The last known attributes, once it has no name."""
+        self.unsaved: Unsaved | None = None
+        """What getattr shows meanwhile. A frozen value, replaced whole: it is read without the lock."""
+        self.foreign = 0
+        self.removed_here = False
+        self.nameless = False
+        """As it was at the last look; a file that is no orphan may be so until it is saved."""
+        self.clear_suid = False
+        self._parts = parts
+        self._name = LOST_NAME
+        self._before: list[tuple[Version | None, Content]] = []
+        self._saved_as: Version | None = None
+        self._ctime_ns = 0
+
+    # --- what the tree says
+
+    def refresh(self) -> None:
+        """Under the lock."""
+        if not self.stale:
+            return
+        self.stale = False
+        tree = self._parts.mirror.tree
+        with self._parts.mirror.lock:
+            node = self._follow(tree)
+            if node != self.node:
+                self.node = node
+                self._moved(self, node)
+            try:
+                view = tree.node(node)
+            except NotFound:
+                view = None
+            self.nameless = view is None or view.nlink == 0
+            if view is None or self.nameless:
+                self._lost_its_name(view)
+            else:
+                self._has_a_name(view)
+        self._publish()
+
+    def _follow(self, tree: Tree) -> NodeId:
+        """The node that the file is now: merged into another, or the fork that its own edits ended in."""
+        if self._saved_as is not None:
+            row = tree.store.version(self._saved_as)
+            if row is not None:
+                return tree.resolve(row.node)
+        return tree.resolve(self.node)
+
+    def _lost_its_name(self, view: NodeView | None) -> None:
+        if self.version is None and view is not None:
+            self.version, self.content = view.version, view.content
+        if self.orphan is not None or view is None or (self.draft is not None and not self.removed_here):
+            return
+        self.orphan = nameless(view)
+        if self.draft is not None:
+            self.draft.sealing = False
+            self.draft.note_orphan(orphan=True)
+
+    def _has_a_name(self, view: NodeView) -> None:
+        if self.orphan is not None and self.draft is not None:
+            self.draft.sealing = True
+            self.draft.note_orphan(orphan=False)
+        self.orphan = None
+        self.removed_here = False
+        if self.draft is not None or view.version == self.version:
+            return
+        content = view.content
+        if self.version is not None and content != self.content:
+            self.foreign += 1
+            self._before.append((self.version, self.content))
+            del self._before[:-SEEN_MAX]
+        self.version, self.content = view.version, content
+
+    def _publish(self) -> None:
+        draft = self.draft
+        if draft is None:
+            self.unsaved = None
+            return
+        self.unsaved = Unsaved(
+            size=draft.size,
+            stored_bytes=draft.stored_bytes,
+            mtime_ns=draft.mtime_ns,
+            ctime_ns=self._ctime_ns,
+            clear_suid=self.clear_suid,
+        )
+
+    @property
+    def size(self) -> int:
+        """Under the lock."""
+        return self.content.size if self.draft is None else self.draft.size
+
+    # --- reading and editing
+
+    def read(self, handle: Looker, offset: int, size: int) -> bytes:
+        """Raises ContentUnavailable."""
+        with self.lock:
+            self.refresh()
+            if self.draft is not None:
+                return self.draft.read(offset, size)
+            handle.seen = self.foreign
+            content = self.content
+        return self._parts.cache.read(content, offset, size, handle.ahead)
+
+    def write(self, handle: Looker, offset: int | None, data: bytes | memoryview) -> int:
+        """`offset` None: at the end. Returns where it was written. Raises FileTooBig, NoSpace,
+        StorageFailed."""
+        with self.lock:
+            self.refresh()
+            draft = self._begin(handle)
+            at = draft.size if offset is None else offset
+            draft.write(at, data, self._parts.now_ns())
+            self._edited()
+        return at
+
+    @property
+    def is_heavy(self) -> bool:
+        """Its edits take so much memory that they are better saved now."""
+        draft = self.draft
+        return draft is not None and draft.extent_count > EXTENTS_MAX
+
+    def truncate(self, size: int, handle: Looker | None) -> None:
+        with self.lock:
+            self.refresh()
+            self._begin(handle).truncate(size, self._parts.now_ns())
+            self._edited()
+
+    def set_mtime(self, mtime_ns: int) -> bool:
+        """Of a file with unsaved edits: saving them keeps this time. False: there are none."""
+        with self.lock:
+            self.refresh()
+            if self.draft is None:
+                return False
+            self.draft.set_mtime(mtime_ns)
+            self._edited()
+            return True
+
+    def _edited(self) -> None:
+        self._ctime_ns = self._parts.now_ns()
+        self._publish()
+
+    def _begin(self, handle: Looker | None) -> Draft:
+        if self.draft is not None:
+            return self.draft
+        if handle is not None and handle.seen < self.foreign:
+            self._go_back_to(handle.seen)
+        opening = Opening(self.node, self.version, self.content, self._known_name())
+        parts = self._parts
+        self.draft = Draft.begin(opening, parts.journals, parts.cache, parts.log, parts.now_ns())
+        if self.orphan is not None:
+            self.draft.sealing = False
+            self.draft.note_orphan(orphan=True)
+        return self.draft
+
+    def _go_back_to(self, seen: int) -> None:
+        """The writer has not looked since somebody else wrote: the edit is based on what it saw, and so makes
+        a fork."""
+        missed = min(self.foreign - seen, len(self._before))
+        if missed and self.orphan is None:
+            self.version, self.content = self._before[-missed]
+            for ino in self.inos:
+                self._parts.kernel.invalidate_inode(ino)
+
+    def _known_name(self) -> bytes:
+        with self._parts.mirror.lock:
+            links = self._parts.mirror.tree.links(self.node)
+        if links:
+            self._name = links[0].name
+        return self._name
+
+    # --- saving
+
+    def save(self, *, sync: bool) -> bool:
+        """Turn the unsaved edits into one operation, and wait for it as the durability says. False: there was
+        nothing to save. Raises what stopped it; the edits are kept then, or (a disk that failed to sync)
+        logged."""
+        with self.lock:
+            self.refresh()
+            draft = self.draft
+            if draft is None or self.orphan is not None:
+                return False
+            content = draft.compose()
+            write = intents.write(
+                self.node, self.version, content, draft.opening.name, draft.mtime_ns, clear_suid=self.clear_suid
+            )
+            ticket = self._parts.log.perform(self._noting(draft, content, write), sync=sync, wait=False)
+            draft.finish()
+            self.draft = None
+            self.clear_suid = False
+            self._saved_as = self.version = Version(ticket.op)
+            self.content = content
+            self.stale = True
+            self.refresh()
+        ticket.wait()
+        return True
+
+    @staticmethod
+    def _noting(draft: Draft, content: Content, build: Builder) -> Builder:
+        def noting(op: OpId, time_ns: int) -> Operation:
+            operation = build(op, time_ns)
+            draft.note_saving(op, content)
+            return operation
+
+        return noting
+
+    def hold_edits(self, draft: Draft, version: Version | None, content: Content) -> None:
+        """Edits of an earlier run."""
+        with self.lock:
+            self.version, self.content, self.draft = version, content, draft
+            self._edited()
+
+    def drop_edits(self) -> None:
+        """The last handle of an orphan is gone."""
+        with self.lock:
+            if self.draft is not None:
+                self.draft.discard()
+                self.draft = None
+                self._publish()

@@ -1,0 +1,87 @@
+"""One way to the log for everything that programs change, and the tries again when others were faster.
+
+Threading: any thread; holds no lock while it waits.
+"""
+
+from __future__ import annotations
+
+import time
+
+from gdah_volume.errors import NotAsSeen
+from gdah_volume.ids import NodeId, OpId
+from gdah_volume.operations import Operation, Rename, Unlink
+from mountfs.handles import Handles
+from mountfs.intents import Builder, NothingToDo, touch_nothing
+from mountfs.openfile import Parts
+from mountfs.synced import SyncLedger
+
+TRIES = 4
+"""Of an operation that a server refused because its author had not seen what others did: the feed brings
+that."""
+TRY_AGAIN_S = 0.03
+
+
+class Performer:
+    def __init__(self, parts: Parts, handles: Handles) -> None:
+        self._parts = parts
+        self._handles = handles
+        self.ledger = SyncLedger()
+
+    def perform(self, build: Builder, *nodes: NodeId, sync: bool = False, wait: bool = True) -> Operation | None:
+        """The operation, logged and (if `wait`) acknowledged as the durability says; None: there was nothing
+        to do. `nodes` are those that it changes. Raises what the program shall see."""
+        left = TRIES
+        while True:
+            left -= 1
+            built: list[Operation] = []
+            try:
+                ticket = self._parts.log.perform(self._watching(build, built), sync=sync, wait=False)
+                if wait:
+                    ticket.wait()
+            except NothingToDo:
+                return None
+            except NotAsSeen:
+                if not left:
+                    raise
+                time.sleep(TRY_AGAIN_S)
+                continue
+            finally:
+                self._handles.stale(nodes)
+            if not sync:
+                self.ledger.note(*nodes)
+            return built[0]
+
+    def _watching(self, build: Builder, built: list[Operation]) -> Builder:
+        """Under mirror.lock, before it happens: whoever sees the file without a name then knows that it was
+        done here."""
+
+        def watching(op: OpId, time_ns: int) -> Operation:
+            operation = build(op, time_ns)
+            built.append(operation)
+            gone = None
+            if isinstance(operation, Unlink):
+                gone = operation.node
+            elif isinstance(operation, Rename) and operation.replaces is not None:
+                gone = operation.replaces.node
+            file = None if gone is None else self._handles.find(gone)
+            if file is not None:
+                file.removed_here = True
+                file.stale = True
+            return operation
+
+        return watching
+
+    def sync(self, node: NodeId) -> None:
+        """What was done to a node before is on disk when this returns: an operation that changes nothing
+        carries the wish to every server, in order after all others."""
+        if self.ledger.is_synced(node):
+            return
+
+        def build(op: OpId, time_ns: int) -> Operation:  # noqa: ARG001
+            view = self._parts.mirror.tree.node(node)
+            if view.nlink == 0:
+                raise NothingToDo
+            return touch_nothing(op, view)
+
+        with self.ledger.syncing(sync=True):
+            self.perform(build, node, sync=True)

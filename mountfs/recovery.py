@@ -1,0 +1,74 @@
+"""After a kill: journals of files that were open become files with unsaved edits again.
+
+Two steps, because the dirty store forgets at its start what no operation names: `sealed_chunks` says before
+that which chunks the journals still need; `restore` gives the files when the tree is there.
+
+Threading: at the start, before other threads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from gdah_volume.content import ChunkHash
+from gdah_volume.errors import GdahError
+from gdah_volume.ids import OpId
+from mountfs import records
+from mountfs.drafts import Draft
+from mountfs.handles import Handles
+from mountfs.openfile import OpenFile, Parts
+from mountfs.records import LeftoverView
+
+log = logging.getLogger("mountfs.files")
+
+
+def sealed_chunks(found: Iterable[LeftoverView]) -> Iterator[ChunkHash]:
+    """Names of chunks that lie in the dirty store and that only these journals name. With repeats."""
+    for leftover in found:
+        for record in leftover.records:
+            if record.kind not in (records.CHUNK, records.STATE):
+                continue
+            payload = leftover.journal.read(record.at, record.length)
+            sealed = (
+                (records.unpack_sealed(payload),)
+                if record.kind == records.CHUNK
+                else records.unpack_state(payload).sealed
+            )
+            yield from (item.chunk.hash for item in sealed if item.chunk is not None)
+
+
+def restore(parts: Parts, handles: Handles, is_logged: Callable[[OpId], bool]) -> list[OpenFile]:
+    """The files whose edits were not saved, in the table. Journals that hold nothing to save are finished."""
+    found = []
+    for leftover in parts.journals.leftovers():
+        try:
+            file = _restored(parts, handles, leftover, is_logged)
+        except (GdahError, msgspec.MsgspecError) as error:
+            log.error("a journal of unsaved edits can not be read and is left alone: %s", error)  # noqa: TRY400
+            continue
+        if file is not None:
+            found.append(file)
+    return found
+
+
+def _restored(
+    parts: Parts, handles: Handles, leftover: LeftoverView, is_logged: Callable[[OpId], bool]
+) -> OpenFile | None:
+    first, *rest = leftover.records
+    journal = leftover.journal
+    if first.kind != records.OPENING:
+        journal.finish()
+        return None
+    opening = records.unpack_opening(journal.read(first.at, first.length))
+    draft = Draft(opening, journal, parts.journals, parts.cache, parts.log, leftover.mtime_ns)
+    if not draft.replay(rest, is_logged):
+        draft.finish()
+        return None
+    file = handles.new_file(opening.node)
+    file.hold_edits(draft, opening.base, opening.content)
+    handles.adopt(file)
+    log.info("edits of an open file were found node=%s bytes=%d", opening.node, draft.size)
+    return file

@@ -1,0 +1,58 @@
+"""Which extended attributes there are, and what setting one means. Pure; the kernel has checked who may.
+
+`user.*` and `trusted.*` are kept with the node and replicated. `security.*` is never set (a mount from
+elsewhere could grant itself capabilities), and POSIX ACLs are not supported: the mode bits are the whole
+truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gdah_volume.errors import Exists, InvalidArgument, NoData, NoSpace, NotSupported, OutOfRange
+from gdah_volume.operations import XATTR_NAME_MAX_BYTES, XATTR_VALUE_MAX_BYTES, XATTRS_MAX_BYTES
+
+XATTR_CREATE = 1
+XATTR_REPLACE = 2
+_KEPT = (b"user.", b"trusted.")
+_ABSENT = b"security."
+
+
+def check_set(name: bytes, value: bytes, flags: int, present: Mapping[bytes, bytes]) -> None:
+    """Raises what setxattr(2) answers when `name` may not be set so."""
+    _check_name(name)
+    if name.startswith(_ABSENT):
+        raise NotSupported("security attributes are not kept on a shared folder")
+    if flags & ~(XATTR_CREATE | XATTR_REPLACE) or flags == XATTR_CREATE | XATTR_REPLACE:
+        raise InvalidArgument("flags of setxattr")
+    if flags & XATTR_CREATE and name in present:
+        raise Exists("the attribute is there already")
+    if flags & XATTR_REPLACE and name not in present:
+        raise NoData("there is no such attribute to replace")
+    if len(value) > XATTR_VALUE_MAX_BYTES:
+        raise OutOfRange(f"an attribute may have {XATTR_VALUE_MAX_BYTES >> 10} KiB at most")
+    others = sum(len(key) + len(kept) for key, kept in present.items() if key != name)
+    if others + len(name) + len(value) > XATTRS_MAX_BYTES:
+        raise NoSpace(f"all attributes of a file may have {XATTRS_MAX_BYTES >> 10} KiB at most")
+
+
+def value_of(name: bytes, present: Mapping[bytes, bytes]) -> bytes:
+    """Raises NoData or NotSupported."""
+    _check_name(name)
+    try:
+        return present[name]
+    except KeyError:
+        raise NoData("there is no such attribute") from None
+
+
+def check_remove(name: bytes, present: Mapping[bytes, bytes]) -> None:
+    value_of(name, present)
+
+
+def _check_name(name: bytes) -> None:
+    if not name.startswith((*_KEPT, _ABSENT)):
+        raise NotSupported("only user.* and trusted.* attributes are kept")
+    if len(name) > XATTR_NAME_MAX_BYTES:
+        raise OutOfRange(f"the name of an attribute may have {XATTR_NAME_MAX_BYTES} bytes at most")
+    if name in _KEPT or b"\0" in name:
+        raise InvalidArgument("the name of the attribute is empty")
