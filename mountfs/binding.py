@@ -137,7 +137,10 @@ class MountOptions:
     max_readahead_bytes: int = 1 << 20
     max_background: int = 48
     """Read-ahead and asynchronous requests that the kernel lets run at once."""
-    threads: int = 16
+    threads: int = 8
+    max_threads: int = 64
+    """More are started while all of them are busy. Above `max_background`, so that read-ahead which waits for a slow
+    server leaves threads for everybody else."""
 
     def kernel_words(self) -> str:
         """The argument of `-o`; a comma or backslash inside of a name is escaped."""
@@ -207,7 +210,6 @@ class Library:
         self.reply_create = reply("create", c_char_p, _FILE)
         self.reply_attr = reply("attr", c_char_p, c_double)
         self.reply_readlink = reply("readlink", c_char_p)
-        self.reply_open = reply("open", _FILE)
         self.reply_write = reply("write", c_size_t)
         self.reply_buf = reply("buf", c_char_p, c_size_t)
         self.reply_data = reply("buf", c_char_p, c_size_t, library=self.waiting)
@@ -372,15 +374,17 @@ class _Connection3:
 
 
 def load() -> Library:
-    """The library of this machine. Raises MountFailed that says what to install."""
-    for binding, soname, major in (("fuse", "fuse", 2), ("mfusepy", "fuse3", 3)):
+    """The library of this machine: libfuse2 if it is there, unless mfusepy's own variable FUSE_LIBRARY_NAME says
+    `fuse3`. Raises MountFailed that says what to install."""
+    bindings = (("fuse", "fuse"), ("mfusepy", "fuse3"))
+    for binding, soname in reversed(bindings) if os.environ.get("FUSE_LIBRARY_NAME") == "fuse3" else bindings:
         if ctypes.util.find_library(soname) is None:
             continue
         try:
             vocabulary = importlib.import_module(binding)
         except ImportError:
             continue
-        return Library(vocabulary, major)
+        return Library(vocabulary, getattr(vocabulary, "fuse_version_major", 2))
     raise MountFailed(
         "no FUSE library found; on Debian: apt-get install fuse, or: apt-get install fuse3 and pip install mfusepy"
     )

@@ -13,7 +13,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import os
 import struct
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,21 +34,28 @@ from mountfs.binding import (
     ForgetData,
     Library,
 )
-from mountfs.ports import AttrChange, Caller, DirEntry, FileSystemCalls, Opened, Stat
+from mountfs.ports import AttrChange, Caller, DirEntry, FileSystemCalls, Stat
 
 log = logging.getLogger("gdah.fuse")
+
+LOGGED_FAILURES = 100
+"""Tracebacks in the log one by one; after that every hundredth, so that a fault cannot fill a disk."""
 
 Answer = tuple[Any, ...]
 
 _SECOND_NS = 1_000_000_000
 _ENTRY_INO = struct.Struct("=Q")
+_OPENED = struct.Struct("=QII")
+"""The kernel's struct fuse_open_out: handle, flags, padding. Made here, because libfuse2 knows only some flags."""
+_DIRECT_IO, _KEEP_CACHE, _CACHE_LISTING, _NO_FLUSH = 1 << 0, 1 << 1, 1 << 3, 1 << 5
 _DIRENT = struct.Struct("=QQII")
 """The kernel's struct fuse_dirent: inode, cookie, length of the name, type; then the name, padded to 8."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheTimes:
-    """For how long the kernel may answer by itself, in seconds. Long ones need a KernelCache that tells of changes."""
+    """For how long the kernel may answer by itself, in seconds. Long ones need a KernelCache that tells of changes.
+    Listings are kept as long as nothing is told about the folder, unless `entry_s` is 0."""
 
     entry_s: float = 3600.0
     attributes_s: float = 3600.0
@@ -59,6 +68,7 @@ class FuseOps:
     def __init__(self, calls: FileSystemCalls, times: CacheTimes | None = None) -> None:
         self.calls = calls
         self.times = times or CacheTimes()
+        self._lock = threading.Lock()  # guards `failures`
         self.failures = 0
         """Handlers that ended in an exception which is no GdahError: faults of ours."""
 
@@ -96,8 +106,11 @@ class FuseOps:
         return callback
 
     def _failed(self, name: str) -> None:
-        self.failures += 1
-        log.exception("fuse handler failed op=%s", name)
+        with self._lock:
+            self.failures += 1
+            count = self.failures
+        if count <= LOGGED_FAILURES or count % LOGGED_FAILURES == 0:
+            log.exception("fuse handler failed op=%s count=%d", name, count)
 
 
 class _Handlers:
@@ -109,6 +122,7 @@ class _Handlers:
         self.done = (library.reply_err, 0)
         self.attributes_s, self.entry_s = times.attributes_s, times.entry_s
         self.absent = library.stat_layout.pack_absent(times.absent_s) if times.absent_s > 0 else None
+        self.listing = _CACHE_LISTING | _KEEP_CACHE if times.entry_s > 0 else 0
 
     def take_back(self, name: str, args: tuple[Any, ...], answer: Answer) -> None:
         """The kernel did not take the answer: give back the references and handles that it carried."""
@@ -118,9 +132,9 @@ class _Handlers:
                 self.calls.release(ino, self.library.handle(args[-1]))
             if ino:
                 self.calls.forget(ino, 1)
-        elif answer[0] is self.library.reply_open:
+        elif name in ("open", "opendir") and answer[0] is self.library.reply_buf:
             give_back = self.calls.release if name == "open" else self.calls.releasedir
-            give_back(args[0], self.library.handle(args[-1]))
+            give_back(args[0], _OPENED.unpack(answer[1])[0])
 
     # --- answers
 
@@ -133,11 +147,8 @@ class _Handlers:
     def _attributes(self, stat: Stat) -> Answer:
         return self.library.reply_attr, self.library.stat_layout.pack(stat), self.attributes_s
 
-    def _fill(self, file_info: int, opened: Opened) -> None:
-        info = self.library.c_file_info.from_address(file_info)
-        info.fh = opened.handle
-        info.keep_cache = opened.keep_cache
-        info.direct_io = opened.direct_io
+    def _opened(self, handle: int, flags: int) -> Answer:
+        return self.library.reply_buf, _OPENED.pack(handle, flags, 0), _OPENED.size
 
     def _caller(self, request: int) -> Caller:
         return Caller(*self.library.caller(request))
@@ -215,15 +226,19 @@ class _Handlers:
     # --- files
 
     def create(self, request: int, parent: int, name: bytes, mode: int, file_info: int) -> Answer:
-        flags = self.library.c_file_info.from_address(file_info).flags
-        stat, opened = self.calls.create(parent, name, mode, flags, self._caller(request))
-        self._fill(file_info, opened)
+        info = self.library.c_file_info.from_address(file_info)
+        stat, opened = self.calls.create(parent, name, mode, info.flags, self._caller(request))
+        info.fh, info.keep_cache, info.direct_io = opened.handle, opened.keep_cache, opened.direct_io
         return self.library.reply_create, self._packed(stat), file_info
 
     def open(self, request: int, ino: int, file_info: int) -> Answer:
         flags = self.library.c_file_info.from_address(file_info).flags
-        self._fill(file_info, self.calls.open(ino, flags, self._caller(request)))
-        return self.library.reply_open, file_info
+        opened = self.calls.open(ino, flags, self._caller(request))
+        # Who only reads has nothing to flush: one request less for each close (kernels before 5.16 send it anyway).
+        answer = _NO_FLUSH if flags & os.O_ACCMODE == os.O_RDONLY else 0
+        answer |= _KEEP_CACHE if opened.keep_cache else 0
+        answer |= _DIRECT_IO if opened.direct_io else 0
+        return self._opened(opened.handle, answer)
 
     def read(self, _request: int, ino: int, size: int, offset: int, file_info: int) -> Answer:
         data = self.calls.read(ino, self._handle(file_info), offset, size)
@@ -248,9 +263,8 @@ class _Handlers:
 
     # --- folders
 
-    def opendir(self, _request: int, ino: int, file_info: int) -> Answer:
-        self._fill(file_info, Opened(self.calls.opendir(ino)))
-        return self.library.reply_open, file_info
+    def opendir(self, _request: int, ino: int, _file_info: int) -> Answer:
+        return self._opened(self.calls.opendir(ino), self.listing)
 
     def readdir(self, _request: int, ino: int, size: int, offset: int, file_info: int) -> Answer:
         listing, used = [], 0

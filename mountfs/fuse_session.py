@@ -49,7 +49,7 @@ def mount(
     except BaseException:
         mountpoint.unmount(path, lazy=True)
         raise
-    session._start(options.threads)
+    session._start(options)
     return session
 
 
@@ -69,8 +69,10 @@ class Session:
         self.operations = operations
         self.library = library
         self._connection = connection
+        self._lock = threading.Lock()  # guards the two counts below; held for nothing else
         self._workers = 0
-        self._lock = threading.Lock()  # guards _workers
+        self._idle = 0
+        self._max_workers = 1
         self._stopped_out, self._stopped_in = os.pipe()
 
     def run(self) -> None:
@@ -100,18 +102,32 @@ class Session:
         if self._connection.ended():
             raise MountFailed("the kernel and the FUSE library cannot agree on a protocol; update the library")
 
-    def _start(self, threads: int) -> None:
+    def _start(self, options: MountOptions) -> None:
         _raise_readahead(self.path)
         self.kernel_cache.start(self._connection, self.operations.root_names)
-        self._workers = threads
-        for number in range(threads):
-            threading.Thread(target=self._work, name=f"fuse-{number}", daemon=True).start()
+        with self._lock:
+            self._idle, self._max_workers = 0, options.max_threads
+            for _ in range(options.threads):
+                self._add_worker()
+
+    def _add_worker(self) -> None:
+        """Under the lock. A machine that has no thread left goes on with those that there are."""
+        thread = threading.Thread(target=self._work, name=f"fuse-{self._workers}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            log.warning("no more threads than %d for the mount", self._workers)
+            self._max_workers = self._workers
+            return
+        self._workers += 1
+        self._idle += 1
 
     def _work(self) -> None:
         buffer, address = _buffer()
         try:
             while self._serve_one(buffer, address):
-                pass
+                with self._lock:
+                    self._idle += 1
         finally:
             with self._lock:
                 self._workers -= 1
@@ -120,20 +136,26 @@ class Session:
                 os.write(self._stopped_in, b".")
 
     def _serve_one(self, buffer: list[bytearray], address: int) -> bool:
-        """Fetch one request and have it answered; False when there will be no more."""
-        connection = self._connection
+        """Fetch one request and have it answered; False when there will be no more. The thread is then not idle."""
+        size = self._fetch(buffer)
+        with self._lock:
+            self._idle -= 1
+            if size > 0 and self._idle == 0 and self._workers < self._max_workers:
+                self._add_worker()
+        if size > 0:
+            self._connection.process(address, size)
+        return size >= 0
+
+    def _fetch(self, buffer: list[bytearray]) -> int:
+        """The size of the request; 0: it was taken back meanwhile; -1: there will be no more."""
         try:
-            size = os.readv(connection.fd, buffer)
+            return os.readv(self._connection.fd, buffer) or -1
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EAGAIN):  # the request was taken back meanwhile
-                return True
+            if error.errno in (errno.ENOENT, errno.EAGAIN):
+                return 0
             if error.errno != errno.ENODEV:
                 log.exception("reading from the kernel failed: %s", error.strerror)
-            return False
-        if size == 0:
-            return False
-        connection.process(address, size)
-        return True
+            return -1
 
 
 def _buffer() -> tuple[list[bytearray], int]:

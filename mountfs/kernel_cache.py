@@ -6,6 +6,9 @@ waits. The same lock is why a name cannot be cached stale: a notification about 
 way is done. Attributes have no such lock: a lookup may bring the kernel an inode just after it was told to forget it,
 and said "never heard of" (ENOENT). So those are told again, twice.
 
+A name also stands for its folder: the kernel keeps listings, and drops one when it is told of the folder's inode. First
+the name, then the inode: the folder's lock makes sure that no listing is under way that would be kept afterwards.
+
 At the limit (LIMIT names waiting) the single names make way for all names of the root: dropping a folder's name drops
 everything unused below it. Names in the root itself, and inodes, stay.
 
@@ -76,6 +79,7 @@ class NotifyingKernelCache(KernelCache):
             if self._everything and parent != _ROOT_INO:
                 return
             self._entries[parent, name] = None
+            self._inodes[parent] = None
             if len(self._entries) > self._limit:
                 self._overflow()
             self._work.notify()

@@ -243,6 +243,15 @@ def test_open_truncates_without_a_second_request(toy: ToyMount) -> None:
     assert toy.calls_of("setattr") == before
 
 
+def test_who_only_reads_flushes_nothing(toy: ToyMount) -> None:
+    (toy.path / "file").write_text("x")
+    before = toy.calls_of("flush")
+    (toy.path / "file").read_text()
+    assert toy.calls_of("flush") == before
+    (toy.path / "file").write_text("y")
+    assert toy.calls_of("flush") == before + 1
+
+
 def test_special_files(folder: Path) -> None:
     os.mkfifo(folder / "fifo")
     assert stat.S_ISFIFO((folder / "fifo").stat().st_mode)

@@ -112,11 +112,18 @@ class TestOnAMount:
         (toy.path / "d").mkdir()
         (toy.path / "d" / "one").write_text("1")
         assert os.listdir(toy.path / "d") == ["one"]
+        calls = toy.calls_of("readdir")
+        assert os.listdir(toy.path / "d") == ["one"]
+        assert toy.calls_of("readdir") == calls  # kept by the kernel
         toy.control("put", "d/two", "2")
         toy.control("told_entry", "d/two")
-        toy.control("told_inode", "d")
         assert toy.control("flush")
         assert os.listdir(toy.path / "d") == ["one", "two"]
+        (toy.path / "d" / "three").write_text("3")
+        assert os.listdir(toy.path / "d") == ["one", "two", "three"]
+        (toy.path / "d" / "one").rename(toy.path / "one")
+        (toy.path / "d" / "two").unlink()
+        assert os.listdir(toy.path / "d") == ["three"]
 
     def test_the_kernel_may_never_have_heard_of_it(self, toy: ToyMount) -> None:
         toy.control("put", "unseen", "x")
@@ -124,7 +131,7 @@ class TestOnAMount:
         toy.control("told_inode", "unseen")
         toy.control("told_entry", "unseen")
         assert toy.control("flush")
-        assert toy.control("told") == before
+        assert toy.control("told") == before + 1  # the folder
         assert (toy.path / "unseen").read_text() == "x"
 
     def test_telling_while_everybody_works(self, toy: ToyMount) -> None:
@@ -230,9 +237,9 @@ def test_the_same_thing_is_told_once(new_cache: Make, kernel: Kernel) -> None:
         cache.invalidate_entry(1, b"name")
     kernel.gate.set()
     assert cache.flush(10)
-    assert kernel.inodes == [99, 7]
+    assert kernel.inodes == [99, 7, 1]  # the folder with its name
     assert kernel.entries == [(1, b"name")]
-    assert cache.told == 3
+    assert cache.told == 4
 
 
 def test_what_changes_while_it_is_told_is_told_again(new_cache: Make, kernel: Kernel) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import errno
+import importlib.util
 import os
 import signal
 import subprocess
@@ -140,6 +143,63 @@ def test_a_stopped_mount_is_left_alone(toy: ToyMount, new_toy: Callable[..., Toy
     assert second.greeting["error"] == "MountFailed"
     assert "does not answer" in second.greeting["message"]
     (toy.path / "file").write_text("served again")
+
+
+def test_a_signal_handler_may_unmount(toy: ToyMount) -> None:
+    (toy.path / "file").write_text("x")
+    toy.process.send_signal(signal.SIGTERM)
+    assert toy.wait() == 0
+    assert not in_mounts(toy.path)
+
+
+def test_programs_that_wait_leave_threads_for_the_others(toy: ToyMount) -> None:
+    for number in range(40):
+        (toy.path / f"f{number}").write_text("x")
+        toy.control("told_inode", f"f{number}")
+    assert toy.control("flush")
+    few = toy.control("threads")
+    toy.control("hold_reads", True)
+    done: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda path=toy.path / f"f{number}": done.append(read(path))) for number in range(40)
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in range(500):
+        if toy.calls_of("read") >= 40:
+            break
+        threading.Event().wait(0.02)
+    (toy.path / "new").write_text("not stopped by those who wait")
+    assert len(os.listdir(toy.path)) == 41
+    assert few < 40 < toy.control("threads") <= 65
+    assert done == []
+    toy.control("hold_reads", False)
+    for thread in threads:
+        thread.join(30)
+    assert done == [b"x"] * 40
+
+
+def test_the_newer_library_serves_too(new_toy: Callable[..., ToyMount]) -> None:
+    if ctypes.util.find_library("fuse3") is None or importlib.util.find_spec("mfusepy") is None:
+        pytest.skip("libfuse3 or mfusepy is not installed")
+    toy = new_toy("m3", environment={"FUSE_LIBRARY_NAME": "fuse3"})
+    assert toy.control("library") == 3
+    (toy.path / "a").write_text("content")
+    (toy.path / "b").write_text("other")
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = [os.fsencode(toy.path / name) for name in "ab"]
+    assert libc.renameat2(-100, names[0], -100, names[1], ctypes.c_uint(1)) == -1
+    assert ctypes.get_errno() == errno.EEXIST  # libfuse3 passes the flag on
+    with open(toy.path / "a", "rb") as file:
+        (toy.path / "a").unlink()
+        assert os.fstat(file.fileno()).st_nlink == 0
+        assert file.read() == b"content"
+    toy.control("put", "b", "changed elsewhere")
+    toy.control("told_inode", "b")
+    assert toy.control("flush")
+    assert (toy.path / "b").read_text() == "changed elsewhere"
+    assert toy.control("unmount") is True
+    assert toy.wait() == 0
 
 
 def test_options_reach_the_kernel(new_toy: Callable[..., ToyMount]) -> None:

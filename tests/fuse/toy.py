@@ -64,12 +64,16 @@ class ToyFileSystem(FileSystemCalls):
         self.calls: dict[str, int] = {}
         self.broken: set[str] = set()
         self.keep_cache = keep_cache
+        self.gate = threading.Event()
+        self.gate.set()
         self._next = 2
 
     def __getattribute__(self, name: str) -> Any:
         value = object.__getattribute__(self, name)
         if name in OPERATIONS:
             self.calls[name] = self.calls.get(name, 0) + 1
+            if name == "read":
+                self.gate.wait(60)
             if name in self.broken:
                 raise RuntimeError(f"{name} is broken on purpose")
         return value

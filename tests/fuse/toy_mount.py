@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -71,6 +72,12 @@ class Control:
     def break_(self, *operations: str) -> None:
         self.toy.broken = set(operations)
 
+    def hold_reads(self, hold: bool) -> None:
+        (self.toy.gate.clear if hold else self.toy.gate.set)()
+
+    def threads(self) -> int:
+        return sum(thread.name.startswith("fuse-") for thread in threading.enumerate())
+
     def failures(self) -> int:
         return self.operations.failures
 
@@ -124,6 +131,7 @@ def main() -> None:
                 print(json.dumps(answer(control, line)), flush=True)
 
     threading.Thread(target=listen, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: session.unmount(lazy=True))
     print(json.dumps({"result": "serving"}), flush=True)
     session.run()
     with answering:  # who asked for the end hears of it
