@@ -117,6 +117,11 @@ def toy(new_toy: Callable[..., ToyMount]) -> ToyMount:
     return mount
 
 
-@pytest.fixture
-def folder(toy: ToyMount) -> Path:
-    return toy.path
+@pytest.fixture(params=["toy", "device"])
+def folder(request: pytest.FixtureRequest, new_toy: Callable[..., ToyMount], tmp_path: Path) -> Path:
+    """A mounted folder: of the toy, which shows that the binding is right, and of the real file system."""
+    if request.param == "toy":
+        return new_toy().path
+    mount = new_toy(device=str(tmp_path / "device"))
+    assert mount.greeting == {"result": "serving"}
+    return mount.path

@@ -329,14 +329,9 @@ def test_locks_of_this_machine(folder: Path) -> None:
 
 def test_room_on_the_device(folder: Path) -> None:
     room = os.statvfs(folder)
-    assert (room.f_bsize, room.f_frsize, room.f_blocks, room.f_bfree, room.f_bavail) == (
-        4096,
-        4096,
-        1_000_000,
-        750_000,
-        750_000,
-    )
-    assert (room.f_files, room.f_ffree, room.f_namemax) == (500_000, 400_000, 255)
+    assert (room.f_bsize, room.f_frsize, room.f_namemax) == (4096, 4096, 255)
+    assert room.f_blocks > room.f_bfree == room.f_bavail > 0
+    assert room.f_files > room.f_ffree > 0
 
 
 def test_what_is_not_supported_says_so(folder: Path) -> None:

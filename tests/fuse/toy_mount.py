@@ -2,7 +2,8 @@
 
     python -m tests.fuse.toy_mount DIR [OPTIONS-JSON]
 
-Commands name a method of `Control` and its arguments; paths and names travel as text with surrogate escapes.
+With the option `device`, a folder, the file system of that name there is served instead of the toy: the real one, on a
+device without any server. Commands name a method of `Control` and its arguments; paths and names travel as text with surrogate escapes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mountfs.binding import MountOptions
 from mountfs.fuse_ops import CacheTimes, FuseOps
 from mountfs.fuse_session import Session, mount
 from mountfs.kernel_cache import LIMIT, NotifyingKernelCache
+from tests.fs.device import Device
 from tests.fuse.toy import Node, ToyFileSystem
 
 
@@ -115,7 +117,10 @@ def main() -> None:
     keep_cache = given.pop("keep_cache", True)
     times = CacheTimes(*given.pop("times")) if "times" in given else CacheTimes()
     toy = ToyFileSystem(keep_cache=keep_cache)
-    operations = FuseOps(toy, times)
+    device = Device(Path(given.pop("device"))) if "device" in given else None
+    if device is not None:
+        device.parts.kernel = kernel_cache
+    operations = FuseOps(toy if device is None else device.fs, times)
     try:
         path = mountpoint.prepare(Path(sys.argv[1]))
         session = mount(path, operations, MountOptions(**given), kernel_cache)
@@ -134,6 +139,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: session.unmount(lazy=True))
     print(json.dumps({"result": "serving"}), flush=True)
     session.run()
+    if device is not None:
+        device.unmount()
     with answering:  # who asked for the end hears of it
         pass
 
