@@ -2,8 +2,9 @@
 // Everything that comes from the mount is set as text, never as HTML.
 
 import * as files from "/page/files.js";
+import { place, reason } from "/page/reasons.js";
 import * as uploads from "/page/uploads.js";
-import { $, ask, bytes, counted, exactMoment, icon, known, language, make, moment, named, number, remember, speak, t, tell, url } from "/page/words.js";
+import { $, ask, bytes, counted, exactMoment, icon, language, make, moment, named, number, remember, speak, t, tell } from "/page/words.js";
 
 const LIST_MAX = 50;
 let status = null;
@@ -11,10 +12,6 @@ let heardMs = 0;
 let lost = false;
 
 // --- the connection
-
-function place(address) {
-  return String(address ?? "").replace(/^https?:\/\//, "");
-}
 
 function stateNow() {
   if (lost || !status) return lost ? "lost" : "wait";
@@ -55,7 +52,7 @@ function detail(state) {
     since: moment(heardMs - (pending.oldest_age_s ?? 0) * 1000),
   };
   if (state === "none") return t(pending.operations ? "connection.only_here" : "connection.nothing_only_here", values);
-  const why = status.why ? sentence(known(`why.${status.why}`) ? t(`why.${status.why}`) : status.why) : "";
+  const why = status.why ? sentence(reason(status.why)) : "";
   if (pending.operations) return why + t("connection.sending", values);
   return state === "ok" ? why + t("connection.all_there") : why;
 }

@@ -157,7 +157,7 @@ function fill(row, item) {
   const time = () => make("time", { dateTime: new Date(item.mtime_ms).toISOString(), title: exactMoment(item.mtime_ms) }, moment(item.mtime_ms));
   const symbol = item.is_dir ? "folder" : item.kind === "symlink" ? "link" : "file";
   const name = make("div", { class: item.is_dir ? "name dir" : "name" }, icon(symbol), link(item));
-  const meta = make("div", { class: "meta" }, item.is_dir ? t("kind.folder") : size, time(), badge(item.state));
+  const meta = make("div", { class: "meta" }, badge(item.state), item.is_dir ? t("kind.folder") : size, time());
   row.replaceChildren(
     make("td", {}, name, meta),
     make("td", { class: "number" }, size),

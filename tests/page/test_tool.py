@@ -79,7 +79,7 @@ def test_status_finds_the_one_mount(start: Callable[..., MountProcess], capsys: 
     mount = start()
     assert tool.main(["status"]) == 0
     said = capsys.readouterr().out
-    assert "http://127.0.0.1:7001 (lowest latency)" in said
+    assert "http://127.0.0.1:7001 (answers in 0.4 ms)" in said
     assert "copies     2/2" in said
     assert "pending    nothing" in said
     assert mount.url in said
