@@ -24,7 +24,7 @@ CACHED_LINKS = 20_000
 CACHED_VERSIONS = 256
 """Contents can be long: few are kept."""
 
-_xattrs_encoder = msgspec.msgpack.Encoder(order="sorted")
+_xattrs_encoder = msgspec.msgpack.Encoder()
 _xattrs_decoder: msgspec.msgpack.Decoder[dict[bytes, bytes]] = msgspec.msgpack.Decoder(dict[bytes, bytes])
 _NO_XATTRS: dict[bytes, bytes] = {}
 
@@ -362,7 +362,7 @@ def _record(row: tuple[Any, ...]) -> NodeRecord:
 def _attrs_out(attrs: AttrsRow | None) -> tuple[Any, ...]:
     if attrs is None:
         return (None,) * 7
-    xattrs = _xattrs_encoder.encode(attrs.xattrs) if attrs.xattrs else b"\x80"
+    xattrs = _xattrs_encoder.encode(dict(sorted(attrs.xattrs.items()))) if attrs.xattrs else b"\x80"
     return (attrs.mode, attrs.uid, attrs.gid, attrs.mtime_ns, attrs.atime_ns, attrs.ctime_ns, xattrs)
 
 

@@ -7,9 +7,10 @@ The reference shares the rules with what it checks, and nothing else: no SQL, no
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from gdah_volume.content import Content, content_of
+from gdah_volume.database import Database
 from gdah_volume.evaluation import Evaluation
 from gdah_volume.ids import LOST, ROOT, Author, LinkId, NodeId, OpId, ServerId, Version, op_id
 from gdah_volume.operations import (
@@ -274,3 +275,62 @@ class Client:
             also=self.tree.aliases_into(link.node),
             replaces=replaces,
         )
+
+
+class World:
+    """Sites that work apart and then meet; operations sort in the order in which they were made, unless said otherwise."""
+
+    def __init__(self, *names: str) -> None:
+        self.log: dict[OpId, tuple[Operation, Stamp]] = {}
+        self.clock = 0
+        self.sites = {name: Replica(Database(":memory:")) for name in names}
+        self.clients = {name: Client(name, site.tree) for name, site in self.sites.items()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for site in self.sites.values():
+            site.database.close()
+
+    def do(self, name: str, op: Operation, clock: int | None = None) -> OpId:
+        """`op` happens at one site, which alone knows of it until they meet."""
+        self.clock = max(self.clock + 10, clock or 0)
+        at = stamp(self.clock if clock is None else clock, name)
+        self.log[op.id] = (op, at)
+        site = self.sites[name]
+        with site.database.transaction():
+            site.accept(op, at)
+        return op.id
+
+    def meet(self) -> Tree:
+        """Everybody learns everything; all are checked against the sorted fold. Returns the common tree."""
+        expected = sorted_fold(self.log).rows
+        for site in self.sites.values():
+            with site.database.transaction():
+                for op, at in reversed(self.log.values()):
+                    site.accept(op, at)
+            rows = rows_of(site)
+            assert rows == expected
+            assert cached_rows(site, rows) == rows
+        check_tree(expected)
+        assert len({site.digest for site in self.sites.values()}) == 1
+        return next(iter(self.sites.values())).tree
+
+
+def listing(tree: Tree) -> dict[str, str]:
+    """Path to content's first chunk in hex ("" if empty), "/" for folders, "-> target" for symlinks."""
+    found = {}
+    for start in (ROOT, LOST):
+        for path, view in tree.walk(start):
+            text = "/" if view.kind == "dir" else "-> " + view.target.decode() if view.kind == "symlink" else ""
+            if view.content.chunks:
+                text = view.content.chunks[0].hash.hex()[:8]
+            found[path.decode()] = text
+    return found
+
+
+def sign(text: str) -> str:
+    """What `listing` shows of a file with this content."""
+    chunks = data(text).chunks
+    return chunks[0].hash.hex()[:8] if chunks else ""
