@@ -278,7 +278,7 @@ class Client:
 
 
 class World:
-    """Sites that work apart and then meet; operations sort in the order in which they were made, unless said otherwise."""
+    """Sites that work apart and then meet; operations sort in the order of their making, unless said otherwise."""
 
     def __init__(self, *names: str) -> None:
         self.log: dict[OpId, tuple[Operation, Stamp]] = {}

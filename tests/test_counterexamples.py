@@ -1,4 +1,4 @@
-"""Sequences that broke an earlier form of the rules, each by its name. All end with all replicas alike (`World.meet`)."""
+"""Sequences that broke an earlier form of the rules, each by its name. All end with all replicas alike (`meet`)."""
 
 from __future__ import annotations
 
