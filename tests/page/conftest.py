@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from page_fake_view import FakeView
 
 from mountfs.status import StatusServer, StatusSettings
+from tests.page.fake_view import FakeView
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from page_fake_view import FakeView
-
 from mountfs.status import StatusServer
 from tests.cluster.cluster import Cluster, Mount
+from tests.page.fake_view import FakeView
 
 
 class Site(Protocol):

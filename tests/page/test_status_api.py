@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from page_fake_view import FakeView
 
 from gdah_volume.errors import NoSpace
 from mountfs.status import StatusServer
+from tests.page.fake_view import FakeView
 
 ODD_NAMES = [
     "plain.txt",

@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from page_fake_view import FakeView
 
 from mountfs.ports import Event
 from mountfs.status import StatusServer
 from mountfs.status_events import BACKLOG_MAX, CLIENTS_MAX, PATHS_MAX, EventHub, message
+from tests.page.fake_view import FakeView
 
 
 def events(response: httpx.Response) -> Iterator[tuple[str, Any]]:

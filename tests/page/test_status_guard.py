@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from page_fake_view import FakeView
 
 from gdah_volume.errors import InvalidArgument, Unavailable
 from mountfs.status import StatusServer, StatusSettings
 from mountfs.status_guard import SESSIONS_MAX, Sessions, is_loopback, judge
 from mountfs.status_page import choose_language
+from tests.page.fake_view import FakeView
 
 TOKEN = "correct-horse-battery-staple"
 OPEN = Sessions(None)

@@ -8,9 +8,9 @@ import socket
 from dataclasses import replace
 
 import httpx
-from page_fake_view import FakeView
 
 from mountfs.status_original import changes_of, local_time
+from tests.page.fake_view import FakeView
 
 
 def test_status(http: httpx.Client, view: FakeView) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,11 +23,11 @@ class MountProcess:
     def __init__(self, directory: Path) -> None:
         self.directory = str(directory)
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "page_fake_view.py"), self.directory],
+            [sys.executable, "-m", "tests.page.fake_view", self.directory],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
+            cwd=HERE.parent.parent,
         )
         self.url = self._line()
 

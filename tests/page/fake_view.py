@@ -1,4 +1,4 @@
-"""A mount in memory, for tests of the web app and to look at the page: `python tests/page/page_fake_view.py`."""
+"""A mount in memory, for tests of the web app and to look at the page: `python -m tests.page.fake_view`."""
 
 from __future__ import annotations
 
