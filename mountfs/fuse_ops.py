@@ -41,6 +41,9 @@ log = logging.getLogger("gdah.fuse")
 LOGGED_FAILURES = 100
 """Tracebacks in the log one by one; after that every hundredth, so that a fault cannot fill a disk."""
 
+ROOT_NAMES_MAX = 50_000
+"""Names in the root that the kernel may keep; it asks for further ones each time."""
+
 Answer = tuple[Any, ...]
 
 _SECOND_NS = 1_000_000_000
@@ -68,22 +71,20 @@ class FuseOps:
     def __init__(self, calls: FileSystemCalls, times: CacheTimes | None = None) -> None:
         self.calls = calls
         self.times = times or CacheTimes()
+        self.asked: dict[bytes, None] = {}
+        """Names in the root that the kernel asked for."""
         self._lock = threading.Lock()  # guards `failures`
         self.failures = 0
         """Handlers that ended in an exception which is no GdahError: faults of ours."""
 
     def callbacks(self, library: Library) -> dict[str, Callable[..., None]]:
         """By name of the operation, for `Library.table`."""
-        handlers = _Handlers(self.calls, self.times, library)
+        handlers = _Handlers(self.calls, self.times, library, self.asked)
         return {name: self._guard(name, getattr(handlers, name), handlers) for name in HANDLED}
 
     def root_names(self) -> list[bytes]:
-        """The names in the root, for a kernel that must forget everything."""
-        handle = self.calls.opendir(ROOT_INO)
-        try:
-            return [entry.name for entry in self.calls.readdir(ROOT_INO, handle, 0)]
-        finally:
-            self.calls.releasedir(ROOT_INO, handle)
+        """The names in the root that the kernel may know, present or absent: it asks before it keeps one."""
+        return list(self.asked)
 
     def _guard(self, name: str, handler: Callable[..., Answer], handlers: _Handlers) -> Callable[..., None]:
         reply_err = handlers.library.reply_err
@@ -116,9 +117,10 @@ class FuseOps:
 class _Handlers:
     """One method for each operation, with libfuse's arguments; each returns its answer."""
 
-    def __init__(self, calls: FileSystemCalls, times: CacheTimes, library: Library) -> None:
+    def __init__(self, calls: FileSystemCalls, times: CacheTimes, library: Library, asked: dict[bytes, None]) -> None:
         self.calls = calls
         self.library = library
+        self.asked = asked
         self.done = (library.reply_err, 0)
         self.attributes_s, self.entry_s = times.attributes_s, times.entry_s
         self.absent = library.stat_layout.pack_absent(times.absent_s) if times.absent_s > 0 else None
@@ -159,12 +161,20 @@ class _Handlers:
     # --- names and attributes
 
     def lookup(self, _request: int, parent: int, name: bytes) -> Answer:
+        keep = parent != ROOT_INO or self._remember(name)
         try:
-            return self._entry(self.calls.lookup(parent, name))
+            stat = self.calls.lookup(parent, name)
         except NotFound:
-            if self.absent is None:
+            if self.absent is None or not keep:
                 raise
             return self.library.reply_entry, self.absent
+        entry_s = self.entry_s if keep else 0.0
+        return self.library.reply_entry, self.library.stat_layout.pack_entry(stat, self.attributes_s, entry_s)
+
+    def _remember(self, name: bytes) -> bool:
+        if name not in self.asked and len(self.asked) < ROOT_NAMES_MAX:
+            self.asked[name] = None
+        return name in self.asked
 
     def forget(self, _request: int, ino: int, count: int) -> Answer:
         self.calls.forget(ino, count)

@@ -9,8 +9,8 @@ and said "never heard of" (ENOENT). So those are told again, twice.
 A name also stands for its folder: the kernel keeps listings, and drops one when it is told of the folder's inode. First
 the name, then the inode: the folder's lock makes sure that no listing is under way that would be kept afterwards.
 
-At the limit (LIMIT names waiting) the single names make way for all names of the root: dropping a folder's name drops
-everything unused below it. Names in the root itself, and inodes, stay.
+Everything at once, and at the limit (LIMIT names waiting): all names that the kernel may know in the root are told,
+since dropping a folder's name drops everything unused below it.
 
 Threading: any thread may invalidate, at once and without waiting. `_lock` guards the two sets and is held for nothing
 else; the notifying thread holds no lock while it talks to the kernel.
@@ -84,10 +84,20 @@ class NotifyingKernelCache(KernelCache):
                 self._overflow()
             self._work.notify()
 
+    def invalidate_everything(self) -> None:
+        with self._lock:
+            if self._running:
+                self._forget_all_names()
+                self._work.notify()
+
     def _overflow(self) -> None:
+        self.overflows += 1
+        self._forget_all_names()
+
+    def _forget_all_names(self) -> None:
         self._entries = {key: None for key in self._entries if key[0] == _ROOT_INO}
         self._everything = True
-        self.overflows += 1
+        self._inodes[_ROOT_INO] = None
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the kernel was told of everything that was asked so far; not for a handler to call."""

@@ -137,7 +137,11 @@ class KernelCache(Protocol):
         ...
 
     def invalidate_entry(self, parent: int, name: bytes) -> None:
-        """A name in a folder, also one that was cached as absent."""
+        """A name in a folder, also one that was cached as absent; and with it the folder's listing and attributes."""
+        ...
+
+    def invalidate_everything(self) -> None:
+        """All names, present and absent. Inodes that programs hold open keep their attributes and pages."""
         ...
 
 
@@ -182,6 +186,8 @@ class ServerHealth:
     """Every member holds the server's log up to this position, as of the beat that said `head`."""
     stable: Stamp = ZERO
     """As of the same beat."""
+    trouble: str = ""
+    """Why the server cannot store anything now; empty: it can."""
 
 
 class ServerLink(Protocol):

@@ -160,6 +160,24 @@ class TestOnAMount:
             thread.join(30)
         assert not failures
 
+    def test_everything_at_once(self, toy: ToyMount) -> None:
+        (toy.path / "d" / "sub").mkdir(parents=True)
+        for name in ("top", "d/gone"):
+            (toy.path / name).write_text("x")
+        for name in ("absent", "d/sub/absent"):
+            assert not (toy.path / name).exists()
+        toy.control("remove", "top")
+        toy.control("remove", "d/gone")
+        toy.control("put", "absent", "here")
+        toy.control("put", "d/sub/absent", "here")
+        toy.control("told_everything")
+        assert toy.control("flush")
+        assert not (toy.path / "top").exists()
+        assert not (toy.path / "d" / "gone").exists()
+        assert (toy.path / "absent").exists()
+        assert (toy.path / "d" / "sub" / "absent").exists()
+        assert sorted(os.listdir(toy.path)) == ["absent", "d"]
+
     def test_at_the_limit_everything_is_forgotten(self, new_toy: Callable[..., ToyMount]) -> None:
         toy = new_toy(limit=50)
         (toy.path / "dir").mkdir()

@@ -3,7 +3,8 @@
     python -m tests.fuse.toy_mount DIR [OPTIONS-JSON]
 
 With the option `device`, a folder, the file system of that name there is served instead of the toy: the real one, on a
-device without any server. Commands name a method of `Control` and its arguments; paths and names travel as text with surrogate escapes.
+device without any server. Commands name a method of `Control` and its arguments; paths and names travel as text with
+surrogate escapes.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ class Control:
 
     def told_entry(self, path: str) -> None:
         self.session.kernel_cache.invalidate_entry(*self.place(path))
+
+    def told_everything(self) -> None:
+        self.session.kernel_cache.invalidate_everything()
 
     def flush(self) -> bool:
         return self.session.kernel_cache.flush(10)
