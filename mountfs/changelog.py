@@ -27,7 +27,7 @@ from gdah_volume.stamps import ZERO
 from gdah_volume.wire import Blob
 from mountfs.dirty import DirtyChunks
 from mountfs.mirror import Mirror
-from mountfs.outbox import Outbox
+from mountfs.outbox import Outbox, Verdict
 from mountfs.pending import Record, Sender, Ticket, node_of
 
 log = logging.getLogger("mountfs.changelog")
@@ -137,7 +137,8 @@ class ChangeLog:
 
     def _log(self, record: Record, op: Operation) -> None:
         """Inside the transaction."""
-        self._mirror.replica.add_pending(op, strict=True)
+        # Nor here: an open file whose base has moved on, or that was removed elsewhere, is saved as a fork.
+        self._mirror.replica.add_pending(op, strict=not isinstance(op, Write))
         chunks = chunks_in(op)
         if chunks:
             record.chunks, record.blobs = self._dirty.pin(chunks)
@@ -232,14 +233,14 @@ class ChangeLog:
         self.outbox.begin_session([r.id for r, stamp in stamps if stamp is not None and not stamp.is_pending])
         return self.outbox.acked()
 
-    def refused(self, op: OpId, error: GdahError, session: int) -> bool:
-        """A server did not log it. True: it is to be sent again."""
+    def refused(self, op: OpId, error: GdahError, session: int) -> Verdict:
+        """A server did not log it: what becomes of it (see Outbox.judge)."""
         with self._mirror.lock:
             verdict = self.outbox.judge(op, error, session)
             if verdict == "parked":
                 log.warning("no server takes an operation that must not be lost: op=%s error=%s", op, error)
             if verdict != "take back":
-                return verdict == "send again"
+                return verdict
             with self._mirror.database.transaction():
                 changes = self._mirror.replica.drop_pending(op)
                 self._mirror.database.execute("DELETE FROM change_log WHERE id = ?", (op,))
@@ -247,7 +248,7 @@ class ChangeLog:
         if record is not None:
             self._dirty.release(record.chunks, adopt=False)
         self._mirror.notify(changes)
-        return False
+        return verdict
 
     def keep_only_known(self) -> None:
         """After a snapshot: what it contained below its stable point is everywhere."""

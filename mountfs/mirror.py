@@ -201,16 +201,19 @@ class Mirror:
             self.database.set_meta(feed.key, str(position))
             self._saved[feed.key] = position
 
-    def load(self, feed: FeedState, head: int, batches: Iterable[tuple[str, list[tuple[Any, ...]]]]) -> None:
-        """Replace the tree by a server's snapshot, taken at position `head` of its log; own pending
-        operations stay on top."""
+    def load(self, feed: FeedState, batches: Iterable[tuple[str, list[tuple[Any, ...]]]]) -> None:
+        """Replace the tree by a server's snapshot; own pending operations, and what it lacks of the others,
+        stay on top.
+
+        Afterwards its log is to be read above the stable point, not from a position: so it is known anew what
+        is not everywhere.
+        """
         with self.changing() as replica:
             replica.load(iter(batches))
-            feed.begin(head)
-            feed.known = True
+            feed.begin(0)
+            feed.known = False
             self._feeds = {feed.key: feed}  # of other logs only what was everywhere is sure to be in the snapshot
             self._floor = max(self._floor, Stamp(replica.max_clock, ServerId("")))
-            self._save(feed)
-        log.info("mirror loaded from a snapshot server=%s head=%d", feed.server, head)
+        log.info("mirror loaded from a snapshot server=%s operations=%d", feed.server, self.replica.operations)
         for listener in self._reload_listeners:
             listener()

@@ -12,18 +12,26 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
 from typing import Literal
 
 from gdah_volume.content import Chunk
-from gdah_volume.errors import FileSystemError, GdahError, NoSpace, StaleHandle
+from gdah_volume.errors import FileSystemError, GdahError, NoSpace, OutOfOrder, Unavailable
 from gdah_volume.ids import NodeId, OpId
-from gdah_volume.operations import Write
+from gdah_volume.operations import Operation, Write
 from mountfs.pending import Record, Ticket, named_in
 
+FLYING_MAX = 1024
+FLYING_MAX_BYTES = 16 << 20
+"""Sent and unanswered; more wait here, so that a sender never has to wait for the server to read."""
+HOLD_S = 0.5
+"""After a refusal that time may mend (no room, content that is still missing) nothing is sent for so long."""
+VAIN_MAX = 20
+"""After so many, a record is PARKED: it must not be lost, but those behind it shall not wait for ever."""
 PARK_S = 5.0
-"""A record that a server would not take, though it may never be refused, is tried again after so long."""
+PARK_MAX_S = 300.0
 
-Verdict = Literal["take back", "send again", "parked", "not ours"]
+Verdict = Literal["take back", "send again", "held", "parked", "not ours"]
 
 
 class Outbox:
@@ -37,7 +45,12 @@ class Outbox:
         self._records: dict[OpId, Record] = {}
         self._unacked: dict[OpId, Record] = {}
         self._unacked_bytes = 0
-        self._queue: deque[Record] = deque()
+        self._queue: list[Record] = []
+        """A heap by order of issue: what was refused comes back before what was issued after it."""
+        self._held_until = 0.0
+        self._flying: dict[OpId, int] = {}
+        """Sent in this session and unanswered -> bytes."""
+        self._flying_bytes = 0
         self._strict_out: set[str] = set()
         self._in_doubt = 0
         self._nodes: dict[NodeId, int] = {}
@@ -68,6 +81,9 @@ class Outbox:
         with self._lock:
             return [record for record in self._records.values() if record.acked]
 
+    def record(self, op: OpId) -> Record | None:
+        return self._records.get(op)
+
     def oldest(self) -> Record | None:
         with self._lock:
             return next(iter(self._unacked.values()), None)
@@ -75,12 +91,9 @@ class Outbox:
     def oldest_sent(self, session: int) -> Record | None:
         """The first record that this session sent and got no answer to."""
         with self._lock:
-            for record in self._unacked.values():
-                if record.session == session and record.parked_until == 0:
-                    return record
-                if record.session != session and record.parked_until == 0:
-                    return None  # not sent yet, and all after it neither
-            return None
+            op = next(iter(self._flying), None)
+            record = self._unacked.get(op) if op is not None else None
+            return record if record is not None and record.session == session else None
 
     def least_copies(self) -> int | None:
         """How many servers hold each record, at least; None: all servers hold all."""
@@ -103,22 +116,28 @@ class Outbox:
                 in_doubt, record.in_doubt = record.in_doubt, False
                 self._set_doubt(record, in_doubt)
                 self._count(record, 1)
-                self._queue.append(record)
+                self._queued(record)
 
     def first_to_send(self) -> Record | None:
         with self._lock:
             return self._first()
 
-    def take(self, record: Record, session: int) -> bool:
-        """The first in the queue is sent now. False: it is not the first any more, or must wait, because it
+    def take(self, record: Record, session: int) -> Operation | None:
+        """The first in the queue is sent now. None: it is not the first any more, or must wait, because it
         names something whose strict operation is unanswered: refused, that would leave this one meaning
         something else."""
         with self._lock:
-            if self._first() is not record or record.op is None:
-                return False
-            if self._strict_out and not self._strict_out.isdisjoint(named_in(record.op)):
-                return False
-            self._queue.popleft()
+            op = record.op
+            if op is None or self._first() is not record:
+                return None
+            if self._strict_out and not self._strict_out.isdisjoint(named_in(op)):
+                return None
+            size = min(FLYING_MAX_BYTES, record.content_bytes)
+            if self._flying and (len(self._flying) >= FLYING_MAX or self._flying_bytes + size > FLYING_MAX_BYTES):
+                return None
+            self._flying[record.id] = size
+            self._flying_bytes += size
+            heappop(self._queue)
             # Never strict when it may be logged elsewhere, nor while something before it is in doubt: refused here and
             # found there would be a contradiction.
             record.sent_strict = record.wants_strict and not record.told and not record.in_doubt and self._in_doubt == 0
@@ -127,7 +146,7 @@ class Outbox:
             record.session = session
             record.tries += 1
             record.sent_at = self._monotonic()
-            return True
+            return op
 
     def begin_session(self, stamped: Iterable[OpId]) -> None:
         """Another server, or the same one anew, is told everything: `stamped` are those that some server is
@@ -137,11 +156,14 @@ class Outbox:
             self.acknowledge(op, 1, 2)
         with self._lock:
             self._strict_out.clear()
+            self._flying.clear()
+            self._flying_bytes = 0
             self._queue.clear()
+            self._held_until = 0.0
             for record in self._unacked.values():
                 self._set_doubt(record, record.in_doubt or record.tries > 0)
-                record.parked_until = 0.0
-                self._queue.append(record)
+                if record.parked_until == 0:
+                    self._queued(record)
 
     def acknowledge(self, op: OpId, copies: int, of: int) -> None:
         with self._lock:
@@ -155,24 +177,31 @@ class Outbox:
 
     def judge(self, op: OpId, error: GdahError, session: int) -> Verdict:
         """A server did not log it. A strict one for which somebody still waits is taken back (the caller does
-        it, then `taken_back`); any other stays."""
+        it, then `taken_back`); any other is sent again, unless it was in vain too often: then those behind it
+        go on."""
         with self._lock:
             record = self._unacked.get(op)
-            if record is None or record.session != session:
+            if record is None or record.session != session or record.parked_until:
                 return "not ours"
-            self._strict_out.discard(op)
-            record.last_error = f"{error.code}: {error}"
+            self._landed(record)
             expected = isinstance(error, FileSystemError) and not isinstance(error, NoSpace)
-            overtaken = isinstance(record.op, Write) and isinstance(error, StaleHandle)
-            if record.sent_strict and expected and not record.told and not overtaken:
+            if record.sent_strict and expected and not record.told and not isinstance(record.op, Write):
                 record.refusal = error  # from here on nobody is told that it succeeded
                 return "take back"
             record.wants_strict = False
+            record.session = 0
             if record.sent_strict and expected:
-                self._queue.appendleft(record)
+                self._queued(record)
                 return "send again"
-            record.parked_until = self._monotonic() + PARK_S
-            return "parked"
+            record.last_error = f"{error.code}: {error}"
+            now = self._monotonic()
+            record.vain += not isinstance(error, OutOfOrder | NoSpace | Unavailable)
+            if record.vain >= VAIN_MAX:
+                record.parked_until = now + min(PARK_S * 2 ** (record.vain - VAIN_MAX), PARK_MAX_S)
+                return "parked"
+            self._held_until = max(self._held_until, now + HOLD_S)
+            self._queued(record)
+            return "held"
 
     def taken_back(self, op: OpId) -> Record | None:
         with self._lock:
@@ -197,19 +226,28 @@ class Outbox:
         """It cannot be sent as it is; those behind it go on."""
         with self._lock:
             if self._first() is record:
-                self._queue.popleft()
+                heappop(self._queue)
             record.last_error = reason
+            record.vain += 1
             record.parked_until = self._monotonic() + PARK_S
 
     def unpark(self) -> bool:
-        """Parked records whose time has come are queued again; True if there were any."""
+        """What was held or parked until now is to be sent again; True if there was anything."""
         now = self._monotonic()
         with self._lock:
             due = [record for record in self._unacked.values() if 0 < record.parked_until <= now]
             for record in due:
                 record.parked_until = 0.0
-                self._queue.append(record)
-        return bool(due)
+                self._queued(record)
+            held, self._held_until = self._held_until, 0.0 if self._held_until <= now else self._held_until
+            return bool(due) or 0 < held <= now
+
+    @property
+    def next_try_at(self) -> float:
+        """When what was refused is sent again (time.monotonic()); 0: nothing was."""
+        with self._lock:
+            times = [r.parked_until for r in self._unacked.values() if r.parked_until]
+            return min([*times, self._held_until] if self._held_until else times, default=0.0)
 
     # --- held everywhere
 
@@ -261,11 +299,16 @@ class Outbox:
 
     # --- inside, with the lock held
 
+    def _queued(self, record: Record) -> None:
+        heappush(self._queue, record)
+
     def _first(self) -> Record | None:
         queue = self._queue
         while queue and (queue[0].acked or queue[0].gone):
-            queue.popleft()
-        return queue[0] if queue else None
+            heappop(queue)
+        if not queue or self._held_until > self._monotonic():
+            return None
+        return queue[0]
 
     def _answered(self, record: Record) -> Ticket | None:
         if record.acked:
@@ -273,12 +316,16 @@ class Outbox:
         record.acked = True
         record.last_error = None
         record.parked_until = 0.0
-        self._strict_out.discard(record.id)
+        self._landed(record)
         self._set_doubt(record, in_doubt=False)
         self._count(record, -1)
         record.op = record.blobs = None
         ticket, record.ticket = record.ticket, None
         return ticket
+
+    def _landed(self, record: Record) -> None:
+        self._strict_out.discard(record.id)
+        self._flying_bytes -= self._flying.pop(record.id, 0)
 
     def _leave(self, record: Record) -> Ticket | None:
         if record.gone:

@@ -55,6 +55,8 @@ class Record:
     sent_at: float = 0.0
     tries: int = 0
     last_error: str | None = None
+    vain: int = 0
+    """How often it was refused although it must not be."""
     parked_until: float = 0.0
     acked: bool = False
     copies: int = 0
@@ -62,6 +64,9 @@ class Record:
     gone: bool = False
     refusal: GdahError | None = None
     ticket: Ticket | None = None
+
+    def __lt__(self, other: Record) -> bool:
+        return self.number < other.number
 
 
 class Waiting(Protocol):

@@ -137,7 +137,8 @@ class KernelCache(Protocol):
         ...
 
     def invalidate_entry(self, parent: int, name: bytes) -> None:
-        """A name in a folder, also one that was cached as absent; and with it the folder's listing and attributes."""
+        """A name in a folder, also one that was cached as absent; and with it the folder's listing and
+        attributes."""
         ...
 
     def invalidate_everything(self) -> None:

@@ -17,8 +17,7 @@ HOLD_S = 3.0
 """... for so long."""
 LATENCY_FLOOR_MS = 0.2
 ERROR_WEIGHT = 4.0
-FREE_LOW_BYTES = 64 << 20
-FULL_MS = 10_000.0
+TROUBLE_MS = 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +28,13 @@ class Figures:
     usable: bool
     latency_ms: float = 0.0
     error_rate: float = 0.0
-    free_bytes: int | None = None
-
-    @property
-    def full(self) -> bool:
-        return self.free_bytes is not None and self.free_bytes < FREE_LOW_BYTES
+    trouble: str = ""
+    """Why it cannot store anything now; empty: it can."""
 
     @property
     def cost_ms(self) -> float:
         cost = max(self.latency_ms, LATENCY_FLOOR_MS) * (1.0 + ERROR_WEIGHT * self.error_rate)
-        return cost + (FULL_MS if self.full else 0.0)
+        return cost + (TROUBLE_MS if self.trouble else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +64,8 @@ def choose(servers: Sequence[Figures], before: Choice, now: float, lost: str | N
         return Choice(best.url, _first_reason(best, len(usable), len(servers), before, lost))
     if best is current or not _much_cheaper(best, current):
         return Choice(current.url, before.why)
+    if current.trouble and not best.trouble:
+        return Choice(best.url, _better_reason(best, current))
     if before.rival != best.url:
         return Choice(current.url, before.why, best.url, now)
     if now - before.rival_since < HOLD_S:
@@ -90,8 +88,8 @@ def _first_reason(best: Figures, usable: int, of: int, before: Choice, lost: str
 
 
 def _better_reason(best: Figures, current: Figures) -> str:
-    if current.full and not best.full:
-        return f"the disk of {current.url} is nearly full"
+    if current.trouble and not best.trouble:
+        return f"{current.url} cannot store: {current.trouble}"
     if current.error_rate > 2 * best.error_rate:
         return f"{current.url} fails more often ({current.error_rate:.0%} of late)"
     return f"answers in {best.latency_ms:.1f} ms, {current.url} in {current.latency_ms:.1f} ms"

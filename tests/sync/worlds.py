@@ -1,4 +1,4 @@
-"""A mount's sync side on a temporary folder, without any network; and operations as the file system would build them."""
+"""A mount's sync side on a temporary folder, without any network; operations as the file system builds them."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ class World:
     ) -> Ticket:
         def build(op: OpId, time_ns: int) -> Operation:
             attrs = Attrs(mode=0o644, uid=1, gid=1, mtime_ns=time_ns, atime_ns=time_ns)
-            return Create(
-                id=op, time_ns=time_ns, kind=kind, parent=parent, name=name.encode(), attrs=attrs
-            )  # type: ignore[arg-type]
+            return Create(id=op, time_ns=time_ns, kind=kind, parent=parent, name=name.encode(), attrs=attrs)  # type: ignore[arg-type]
 
         return self.log.perform(build, wait=wait, sync=sync)
 

@@ -1,0 +1,101 @@
+"""A session: one connection to the server in use, from the handover to its end. Value and pure helpers; no
+threads.
+
+HANDING  the server is offered, with stamps, what it may lack: all that the mirror holds above the stable
+point;
+         what it wants is handed over
+LOADING  its log does not reach back far enough: a snapshot is on its way
+LIVE     its feed is read
+Operations are sent from the end of HANDING on: what was handed over comes before them on the same connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gdah_volume.ids import OpId
+from gdah_volume.operations import Operation, chunks_in
+from gdah_volume.stamps import Stamp
+from gdah_volume.wire import (
+    BATCH_MAX_BYTES,
+    BATCH_MAX_ENTRIES,
+    OFFER_MAX_IDS,
+    Blob,
+    Entry,
+    Welcome,
+)
+from mountfs.mirror import FeedState
+from mountfs.ports import ServerLink
+
+CATCH_UP_MAX = 20_000
+"""With a longer log to read than this, reading only above the stable point is cheaper."""
+SNAPSHOT_WORTH = 2_000
+"""An empty mirror rather loads a snapshot than a log that is so long."""
+_ENTRY_BYTES = 512
+
+Phase = Literal["handing", "loading", "live"]
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """`answered_at`: when the server last answered anything that it was asked (time.monotonic())."""
+
+    number: int
+    link: ServerLink
+    welcome: Welcome
+    feed: FeedState
+    answered_at: float
+    phase: Phase = "handing"
+    offers_out: int = 0
+    handed: int = 0
+    subscribed: bool = False
+
+    @property
+    def sends(self) -> bool:
+        return self.phase != "handing"
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """Where the feed is to begin; `above` also covers for a cursor that the server does not know any more."""
+
+    cursor: int | None
+    above: Stamp | None
+    snapshot: bool = False
+
+
+def subscription(feed: FeedState, welcome: Welcome, stable: Stamp, *, empty: bool) -> Subscription:
+    """How to read a server's log, with what this mirror has."""
+    if empty and welcome.head > SNAPSHOT_WORTH:
+        return Subscription(None, None, snapshot=True)
+    if feed.known and 0 <= welcome.head - feed.read <= CATCH_UP_MAX:
+        return Subscription(feed.read, stable)
+    if empty:
+        return Subscription(0, stable)
+    return Subscription(None, stable)
+
+
+def offers(stamped: list[tuple[OpId, Stamp]]) -> Iterator[tuple[tuple[OpId, Stamp], ...]]:
+    for start in range(0, len(stamped), OFFER_MAX_IDS):
+        yield tuple(stamped[start : start + OFFER_MAX_IDS])
+
+
+def batches(
+    wanted: Iterable[tuple[Stamp, Operation]],
+    blobs_of: Callable[[Operation], tuple[Blob, ...]],
+) -> Iterator[tuple[Entry, ...]]:
+    """What a server wants, cut so that no message is too large."""
+    batch: list[Entry] = []
+    size = 0
+    for stamp, op in wanted:
+        blobs = blobs_of(op)
+        cost = _ENTRY_BYTES + 48 * len(chunks_in(op)) + sum(len(blob.data) + 64 for blob in blobs)
+        if batch and (len(batch) >= BATCH_MAX_ENTRIES or size + cost > BATCH_MAX_BYTES):
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(Entry(0, stamp, op, blobs))
+        size += cost
+    if batch:
+        yield tuple(batch)

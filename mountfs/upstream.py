@@ -1,0 +1,505 @@
+"""Upstream: what goes to the server in use, what comes from it, and the turn to another one.
+
+The change log is sent in order, pipelined, over one link; the feed of that server is applied to the mirror.
+When the link is lost, or an operation stays unanswered, the next server is offered what it may lack, with
+stamps, and gets the unanswered operations again under their ids, as tentative ones.
+
+Threading. One STEERING thread owns the session, the mirror's feed and all decisions: links, uploads and the
+timer only post to its queue. Acknowledgements are taken in the link's thread, at once. Operations are sent by
+whoever performed them: `pump` lets one thread at a time send, in order, and never waits for the lock. Lock
+order: `_pump_lock`, then mirror.lock, then leaves. Who holds mirror.lock does not send (`pump` leaves it to
+the steering thread).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from gdah_volume.content import INLINE_MAX_BYTES, ChunkHash
+from gdah_volume.errors import GdahError, OutOfOrder, Unreachable, from_code
+from gdah_volume.ids import OpId
+from gdah_volume.operations import Operation, chunks_in
+from gdah_volume.stamps import Stamp
+from gdah_volume.wire import SILENCE_LIMIT_S, Blob, Entry, Welcome
+from mountfs.changelog import ChangeLog
+from mountfs.mirror import Mirror
+from mountfs.pending import Record
+from mountfs.ports import ServerHealth, ServerLink
+from mountfs.sending import CONTENT_BYTES_PER_S, Sending
+from mountfs.servers import NO_CHOICE, Choice, Figures, choose
+from mountfs.session import Session, batches, offers, subscription
+from mountfs.uploads import Uploads
+
+log = logging.getLogger("mountfs.upstream")
+
+UNANSWERED_S = 0.7
+"""An operation without an answer for so long, while nothing else is answered: another server is asked."""
+TICK_S = 0.05
+REVIEW_INTERVAL_S = 0.5
+HANDING_LIMIT_S = 2.0
+QUEUED_ENTRIES_MAX = 4096
+"""Fed and not yet applied; with more the link is not read, for a while."""
+BACKPRESSURE_S = 2.0
+
+
+class Snapshots(Protocol):
+    """Fetches a snapshot in a thread of its own; `done` gets the file, or the error."""
+
+    def fetch(self, url: str, done: Callable[[Path | GdahError], None]) -> None: ...
+    def read(self, path: Path) -> Any:
+        """(header, batches) of a fetched one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Fed:
+    link: ServerLink
+    entries: tuple[Entry, ...]
+    everywhere: int
+
+
+class Upstream:
+    """Invariant: there is a session iff a server is in use; only its link's feed reaches the mirror."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        changelog: ChangeLog,
+        uploads: Uploads,
+        snapshots: Snapshots,
+        *,
+        content: Callable[[ChunkHash], bytes | None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`content`: a chunk that is on this device, whoever holds it."""
+        self._mirror = mirror
+        self._log = changelog
+        self._outbox = changelog.outbox
+        self._uploads = uploads
+        self._snapshots = snapshots
+        self._servers: list[tuple[str, ServerHealth]] = []
+        self._content = content
+        self._monotonic = monotonic
+        self._posted: queue.SimpleQueue[Callable[[], None] | _Fed | None] = queue.SimpleQueue()
+        self._room = threading.Condition()
+        self._queued_entries = 0
+        self._sessions = 0
+        self._up: dict[str, tuple[ServerLink, Welcome]] = {}
+        self._reviewed_at = float("-inf")
+        self._members = 0
+        self._beats = threading.Condition()
+        self._beat_count = 0
+        self._caught_up = False
+        self.sending = Sending(mirror, changelog, uploads, self._posted.put, monotonic)
+        changelog.set_sender(self.sending)
+        self._thread = threading.Thread(target=self._steer, name="steering", daemon=True)
+        self.choice: Choice = NO_CHOICE
+        self.disconnected_since: float | None = time.time()
+
+    def add_server(self, url: str, health: ServerHealth) -> None:
+        """In order of preference, before `start`."""
+        self._servers.append((url, health))
+
+    # --- life
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._posted.put(None)
+        if self._thread.is_alive():
+            self._thread.join(10.0)
+
+    # --- figures
+
+    @property
+    def _session(self) -> Session | None:
+        return self.sending.session
+
+    @property
+    def of(self) -> int:
+        """How many servers there are."""
+        return max(self._members, len(self._servers))
+
+    @property
+    def url(self) -> str | None:
+        """The server in use."""
+        session = self._session
+        return session.link.url if session is not None and session.sends else None
+
+    def wait_caught_up(self, timeout_s: float) -> bool:
+        """Wait until the mirror has all that the server in use had at the call. False: it took too long, or
+        there is no server."""
+        with self._beats:
+            target = self._beat_count + 2  # the next one may have been under way already
+            return self._beats.wait_for(lambda: self._caught_up and self._beat_count >= target, timeout_s)
+
+    def usable(self, url: str) -> bool:
+        found = self._up.get(url)
+        return found is not None and self._monotonic() - found[0].health.last_heard < 2 * SILENCE_LIMIT_S
+
+    # --- what links tell (ports.LinkEvents), in their threads
+
+    def on_up(self, link: ServerLink, welcome: Welcome) -> None:
+        self._posted.put(lambda: self._came_up(link, welcome))
+
+    def on_down(self, link: ServerLink, reason: str) -> None:
+        self._posted.put(lambda: self._went_down(link, reason))
+
+    def on_feed(self, link: ServerLink, entries: tuple[Entry, ...], everywhere: int, stable: Stamp) -> None:  # noqa: ARG002
+        with self._room:
+            self._room.wait_for(lambda: self._queued_entries <= QUEUED_ENTRIES_MAX, BACKPRESSURE_S)
+            self._queued_entries += len(entries)
+        self._posted.put(_Fed(link, entries, everywhere))
+
+    def on_ack(
+        self,
+        link: ServerLink,
+        op: OpId,
+        stamp: Stamp,  # noqa: ARG002 - it came with the feed, before this
+        position: int,  # noqa: ARG002
+        copies: int,
+        of: int,
+    ) -> None:
+        session = self._session
+        if session is None or session.link is not link:
+            return  # a server that was given up; the one in use will say it, too
+        session.answered_at = self._monotonic()
+        self._outbox.acknowledge(op, copies, of)
+        self.sending.answering = True
+        if self._outbox.first_to_send() is not None:
+            self._posted.put(self.sending.pump_all)
+
+    def on_refused(self, link: ServerLink, op: OpId, code: str, message: str) -> None:
+        session = self._session
+        if session is not None and session.link is link:
+            session.answered_at = self._monotonic()
+            self._posted.put(lambda: self._refuse(op, from_code(code, message), session.number))
+
+    def on_want(self, link: ServerLink, ids: tuple[OpId, ...]) -> None:
+        self._posted.put(lambda: self._hand_over(link, ids))
+
+    def on_handed_over(self, link: ServerLink, head: int) -> None:  # noqa: ARG002
+        session = self._session
+        if session is not None and session.link is link:
+            session.answered_at = self._monotonic()
+
+    def on_snapshot_needed(self, link: ServerLink, first: int) -> None:  # noqa: ARG002
+        self._posted.put(lambda: self._load_from(link))
+
+    def on_beat(self, link: ServerLink) -> None:
+        health = link.health
+        figures = (health.everywhere, health.head, health.stable, bytes.fromhex(health.digest))
+        self._posted.put(lambda: self._beaten(link, *figures))
+
+    # --- the steering thread
+
+    def _steer(self) -> None:
+        ticked_at = self._monotonic()
+        while True:
+            try:
+                event = self._posted.get(timeout=TICK_S)
+            except queue.Empty:
+                event = self._tick
+            if event is None:
+                return
+            try:
+                while isinstance(event, _Fed):
+                    event = self._apply(event)
+                if event is None:
+                    return
+                event()
+                if self._monotonic() - ticked_at > TICK_S:
+                    ticked_at = self._monotonic()
+                    self._tick()
+            except Exception as error:
+                # A fault of ours must not stop the mount from ever sending again: begin anew with a clean session.
+                log.exception("steering failed")
+                if self._session is not None:
+                    self._session.link.drop(f"a fault of this mount: {error}")
+
+    def _apply(self, first: _Fed) -> Callable[[], None] | _Fed | None:
+        """Apply what was fed, together with what waits behind it from the same link; the next event."""
+        entries, everywhere = list(first.entries), first.everywhere
+        following: Callable[[], None] | _Fed | None = self._idle
+        while len(entries) < QUEUED_ENTRIES_MAX:
+            try:
+                following = self._posted.get_nowait()
+            except queue.Empty:
+                following = self._idle
+                break
+            if not isinstance(following, _Fed) or following.link is not first.link:
+                break
+            entries.extend(following.entries)
+            everywhere = following.everywhere
+            following = self._idle
+        self._feed(first.link, entries, everywhere)
+        with self._room:
+            self._queued_entries -= len(entries)
+            self._room.notify_all()
+        return following
+
+    def _idle(self) -> None:
+        pass
+
+    def _feed(self, link: ServerLink, entries: list[Entry], everywhere: int) -> None:
+        session = self._session
+        if session is None or session.link is not link or not session.subscribed:
+            return
+        feed = session.feed
+        for entry in entries:
+            self._outbox.fed(feed.key, entry.position, entry.op.id)
+        try:
+            self._mirror.apply(feed, entries)
+        except OutOfOrder as error:
+            log.warning("the mirror does not fit the feed, it is loaded anew: %s", error)
+            self._load_from(link)
+            return
+        feed.spread(everywhere)
+        self._outbox.spread(feed.key, min(feed.everywhere, feed.read))
+
+    def _beaten(self, link: ServerLink, everywhere: int, head: int, stable: Stamp, digest: bytes) -> None:
+        session = self._session
+        if session is None or session.link is not link or session.phase != "live":
+            return
+        self._mirror.settle(session.feed, everywhere=everywhere, head=head, stable=stable, digest=digest)
+        self._outbox.spread(session.feed.key, min(session.feed.everywhere, session.feed.read))
+        self._log.sweep()
+        with self._beats:
+            self._beat_count += 1
+            self._caught_up = session.feed.read >= head
+            self._beats.notify_all()
+
+    def _came_up(self, link: ServerLink, welcome: Welcome) -> None:
+        self._up[link.url] = (link, welcome)
+        self._members = max(self._members, len(welcome.members))
+        self._review()
+
+    def _went_down(self, link: ServerLink, reason: str) -> None:
+        found = self._up.get(link.url)
+        if found is not None and found[0] is link:
+            del self._up[link.url]
+        session = self._session
+        if session is not None and session.link is link:
+            self._end_session()
+            self._review(lost=reason)
+
+    def _end_session(self) -> None:
+        self.sending.use(None)
+        self._caught_up = False
+        self._uploads.aim(None, self.of)
+
+    def _review(self, lost: str | None = None) -> None:
+        """Choose the server to use, and turn to it if that is another one."""
+        now = self._monotonic()
+        self._reviewed_at = now
+        figures = [
+            Figures(url, url in self._up, health.latency_ms, health.error_rate, health.trouble)
+            for url, health in self._servers
+        ]
+        before = self.choice
+        self.choice = choose(figures, before, now, lost)
+        session = self._session
+        if self.choice.url is None:
+            self._unreachable()
+        elif session is None:
+            self._begin(*self._up[self.choice.url])
+        elif session.link.url != self.choice.url:
+            if self._outbox.oldest_sent(session.number) is None:
+                self._turn(session)
+            else:
+                self.choice = before  # in the middle of something: a planned turn leaves no operation in doubt
+
+    def _turn(self, session: Session) -> None:
+        log.info("turning to %s: %s", self.choice.url, self.choice.why)
+        self._end_session()
+        self._up.pop(session.link.url, None)
+        session.link.drop(f"turned to {self.choice.url}")
+        assert self.choice.url is not None
+        self._begin(*self._up[self.choice.url])
+
+    def _unreachable(self) -> None:
+        if self.disconnected_since is None:
+            self.disconnected_since = time.time()
+            log.warning("no server is reachable: %s", self.choice.why)
+        self.sending.nobody_answers()
+
+    # --- a session
+
+    def _begin(self, link: ServerLink, welcome: Welcome) -> None:
+        assert link.server is not None
+        assert link.epoch is not None
+        self._sessions += 1
+        self._log.begin_session()
+        stamped = self._mirror.stamped_above_stable()
+        feed = self._mirror.feed(link.server, link.epoch)
+        session = Session(self._sessions, link, welcome, feed, self._monotonic())
+        log.info("using %s (%s): offering %d operations", link.url, self.choice.why, len(stamped))
+        self.sending.use(session)
+        try:
+            for part in offers(stamped):
+                session.offers_out += 1
+                link.offer(part)
+            if session.offers_out == 0:
+                self._go_live(session)
+        except Unreachable:
+            return  # `on_down` follows
+
+    def _hand_over(self, link: ServerLink, ids: tuple[OpId, ...]) -> None:
+        session = self._session
+        if session is None or session.link is not link or session.phase != "handing":
+            return
+        session.answered_at = self._monotonic()
+        session.offers_out -= 1
+        try:
+            for start in range(0, len(ids), 512):
+                with self._mirror.lock:
+                    wanted = self._known(ids[start : start + 512])
+                for batch in batches(wanted, self._small_content):
+                    link.hand_over(batch, last=False)
+                    session.handed += len(batch)
+            if session.offers_out == 0:
+                if session.handed:
+                    link.hand_over((), last=True)
+                    log.info("handed over %d operations to %s", session.handed, link.url)
+                self._go_live(session)
+        except Unreachable:
+            return  # `on_down` follows
+
+    def _known(self, ids: Sequence[OpId]) -> list[tuple[Stamp, Operation]]:
+        replica = self._mirror.replica
+        found: list[tuple[Stamp, Operation]] = []
+        for op_id in ids:
+            op, stamp = replica.operation(op_id), replica.stamp_of(op_id)
+            if op is not None and stamp is not None and not stamp.is_pending:
+                found.append((stamp, op))
+        return found
+
+    def _small_content(self, op: Operation) -> tuple[Blob, ...]:
+        blobs = []
+        for chunk in chunks_in(op):
+            if chunk.length <= INLINE_MAX_BYTES:
+                data = self._content(chunk.hash)
+                if data is not None:
+                    blobs.append(Blob(chunk.hash, data))
+        return tuple(blobs)
+
+    def _go_live(self, session: Session) -> None:
+        """What it lacked is on its way: read its feed, send."""
+        session.phase = "loading"
+        session.answered_at = self._monotonic()
+        self._uploads.aim(session.link.url, self.of)
+        self.sending.answering = True
+        self.disconnected_since = None
+        self._subscribe(session)
+        self._lend_content()
+        self.sending.pump_all()
+
+    def _subscribe(self, session: Session) -> None:
+        with self._mirror.lock:
+            stable = self._mirror.replica.stable
+        plan = subscription(session.feed, session.welcome, stable, empty=self._mirror.empty)
+        if plan.snapshot:
+            self._load_from(session.link)
+            return
+        if plan.cursor is None:
+            session.feed.begin(0)
+        if plan.cursor in (None, 0):
+            self._outbox.forget_feed(session.feed.key)
+        session.link.subscribe(plan.cursor, plan.above)
+        session.subscribed = True
+        session.phase = "live"
+
+    def _lend_content(self) -> None:
+        """Large content of operations that are not everywhere: this server may lack it, and we are the ones
+        who have it."""
+        for record in self._outbox.acked():
+            for chunk in record.chunks:
+                self._uploads.hint(chunk)
+
+    def _load_from(self, link: ServerLink) -> None:
+        session = self._session
+        if session is None or session.link is not link:
+            return
+        session.phase = "loading"
+        session.subscribed = False
+
+        def done(result: Path | GdahError) -> None:
+            self._posted.put(lambda: self._loaded(session, result))
+
+        self._snapshots.fetch(link.url, done)
+
+    def _loaded(self, session: Session, result: Path | GdahError) -> None:
+        if self._session is not session:
+            return
+        if isinstance(result, GdahError):
+            session.link.drop(f"no snapshot: {result}")
+            return
+        try:
+            header, rows = self._snapshots.read(result)
+            if (header.server, header.epoch) != (session.link.server, session.link.epoch):
+                raise OutOfOrder("the snapshot is of another epoch")
+            self._mirror.load(session.feed, rows)
+            self._log.keep_only_known()
+            self._outbox.forget_feed(session.feed.key)
+            with self._mirror.lock:
+                stable = self._mirror.replica.stable
+            session.link.subscribe(None, stable)
+        except Unreachable:
+            return  # `on_down` follows
+        except GdahError as error:
+            session.link.drop(f"the snapshot does not load: {error}")
+            return
+        finally:
+            result.unlink(missing_ok=True)
+        session.subscribed = True
+        session.phase = "live"
+
+    # --- refusals and time
+
+    def _refuse(self, op: OpId, error: GdahError, session: int) -> None:
+        record = self._outbox.record(op)
+        verdict = self._log.refused(op, error, session)
+        if verdict == "held" and record is not None and error.code == "UnknownChunk":
+            self._bring_content(record)
+        if verdict == "parked" and self._session is not None:
+            # On this connection the server takes nothing of ours that comes after it; on a new one it does.
+            self._session.link.drop(f"{op} was refused too often: {error}")
+        self.sending.pump_all()
+
+    def _bring_content(self, record: Record) -> None:
+        """The server lacks a chunk that the operation names: whatever this device has of it goes there."""
+        op = record.op
+        names = [chunk.hash for chunk in chunks_in(op)] if op is not None else []
+        self._uploads.forget(names)
+        self._uploads.push([name for name in names if self._content(name) is not None])
+
+    def _tick(self) -> None:
+        now = self._monotonic()
+        session = self._session
+        if session is not None:
+            self._look_for_silence(session, now)
+        if self._outbox.unpark():
+            self.sending.pump_all()
+        if now - self._reviewed_at > REVIEW_INTERVAL_S:
+            self._review()
+
+    def _look_for_silence(self, session: Session, now: float) -> None:
+        """An operation without an answer: another server, if there is one."""
+        if session.phase == "handing":
+            if now - session.answered_at > HANDING_LIMIT_S:
+                session.link.drop("it did not answer what it lacks")
+            return
+        oldest = self._outbox.oldest_sent(session.number)
+        if oldest is None or len(self._up) < 2:
+            return
+        limit_s = UNANSWERED_S + oldest.content_bytes / CONTENT_BYTES_PER_S
+        if now - max(oldest.sent_at, session.answered_at) > limit_s:
+            session.link.drop(f"an operation was not answered for {limit_s:.1f} s")
