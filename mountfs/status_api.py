@@ -113,12 +113,19 @@ def _lists(router: APIRouter, view: MountView) -> None:
     @router.get("/pending", summary="Changes that not every server has yet, the oldest first")
     def pending(limit: Limit = 1000) -> Response:
         items = view.pending()
-        return Json({"total": len(items), "items": [pending_out(item) for item in items[:limit]]})
+        return Json(
+            {"total": max(len(items), pending_count(view)), "items": [pending_out(item) for item in items[:limit]]}
+        )
 
     @router.get("/conflicts", summary="Files that two sides changed at once: the second version beside the first")
     def conflicts(limit: Limit = 1000) -> Response:
         items = view.conflicts()
         return Json({"total": len(items), "items": [file_out(item) for item in items[:limit]]})
+
+
+def pending_count(view: MountView) -> int:
+    """Operations that no server has; a view may list fewer than there are."""
+    return int(view.status().get("pending", {}).get("operations") or 0)
 
 
 def _doing(router: APIRouter, view: MountView, unmount: Callable[[], None] | None) -> None:
@@ -127,7 +134,7 @@ def _doing(router: APIRouter, view: MountView, unmount: Callable[[], None] | Non
         try:
             message = view.push(timeout_s)
         except Unavailable as error:
-            return Json({"status": "error", "message": str(error), "pending": len(view.pending())}, 502)
+            return Json({"status": "error", "message": str(error), "pending": pending_count(view)}, 502)
         return Json({"status": "ok", "message": message, "pending": 0})
 
     @router.post("/unmount", summary="Flush, say what is still only here, and end the mount")
@@ -138,7 +145,7 @@ def _doing(router: APIRouter, view: MountView, unmount: Callable[[], None] | Non
             message = view.push(timeout_s)
         except Unavailable as error:
             message = str(error)
-        left = len(view.pending())
+        left = pending_count(view)
         log.info("unmount was asked for over HTTP, %d operations are only here", left)
         unmount()
         return Json({"status": "ok", "message": message, "pending": left})

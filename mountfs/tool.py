@@ -125,7 +125,8 @@ def status_lines(status: dict[str, Any], url: str) -> list[str]:
 def _pending_words(pending: dict[str, Any]) -> str:
     count = pending.get("operations", 0)
     if not count:
-        return "nothing"
+        behind = pending.get("not_everywhere_operations", 0)
+        return f"nothing only here; {behind} changes are not on every server yet" if behind else "nothing"
     words = (
         f"{count} changes, {size_words(pending.get('bytes', 0))}, the oldest {age_words(pending['oldest_age_s'])} old"
     )

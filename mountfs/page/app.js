@@ -16,28 +16,35 @@ let lost = false;
 function stateNow() {
   if (lost || !status) return lost ? "lost" : "wait";
   if (!status.connected) return "none";
-  const [held, of] = String(status.copies ?? "").split("/");
-  const ill = (status.servers ?? []).some((server) => !server.healthy);
-  return ill || held !== of ? "some" : "ok";
+  return hasIll() || !isEverywhere() ? "some" : "ok";
 }
+
+// Does every server hold everything that this mount wrote?
+function isEverywhere() {
+  const [held, of] = String(status?.copies ?? "").split("/");
+  return held === of;
+}
+
+const hasIll = () => (status?.servers ?? []).some((server) => !server.healthy);
 
 function drawConnection() {
   const state = stateNow();
   const titles = { wait: "connection.wait", lost: "connection.lost", none: "connection.none", some: "connection.some", ok: "connection.ok" };
-  const ill = (status?.servers ?? []).some((server) => !server.healthy);
-  const key = state === "some" && !ill ? "connection.ok" : titles[state];
+  const key = state === "some" && !hasIll() ? "connection.ok" : titles[state];
   $("connection").dataset.state = state;
   $("bar-icon").setAttribute("href", { wait: "#i-clock", lost: "#i-alert", none: "#i-device", some: "#i-alert", ok: "#i-plug" }[state]);
-  setText($("bar-title"), t(key, { server: place(status?.server) }));
+  const downSince = status?.disconnected_s == null ? null : moment(heardMs - status.disconnected_s * 1000);
+  const title = state === "none" && downSince ? t("connection.none_since", { since: downSince }) : t(key, { server: place(status?.server) });
+  setText($("bar-title"), title);
   setText($("bar-detail"), detail(state));
   if (!status) return;
+  setText($("pending-none"), t(isEverywhere() ? "pending.none" : "pending.none_fewer"));
   const pending = status.pending ?? {};
   const conflicts = Array.isArray(status.conflicts) ? status.conflicts.length : (status.conflicts ?? 0);
   setText($("copies"), status.copies ?? "–");
   setText($("pending-count"), number(pending.operations ?? 0));
   setText($("conflict-count"), number(conflicts));
-  const [held, of] = String(status.copies ?? "").split("/");
-  $("copies").classList.toggle("warn", held !== of);
+  $("copies").classList.toggle("warn", !isEverywhere());
   $("pending-count").classList.toggle("warn", !status.connected && pending.operations > 0);
   $("conflict-count").classList.toggle("warn", conflicts > 0);
 }
@@ -54,7 +61,9 @@ function detail(state) {
   if (state === "none") return t(pending.operations ? "connection.only_here" : "connection.nothing_only_here", values);
   const why = status.why ? sentence(reason(status.why)) : "";
   if (pending.operations) return why + t("connection.sending", values);
-  return state === "ok" ? why + t("connection.all_there") : why;
+  if (isEverywhere()) return state === "ok" ? why + t("connection.all_there") : why;
+  const behind = pending.not_everywhere_operations;
+  return behind ? why + t("connection.fewer", { changes: counted("changes", behind) }) : why;
 }
 
 function sentence(text) {
