@@ -1,0 +1,241 @@
+"""Builds the server from its settings: volumes, lanes, routes. The one room where all parts are known.
+
+`serve` runs it until told to stop, or until its disk fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import IO, Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from gdah_volume.chunk_store import ChunkStore
+from gdah_volume.database import Database
+from gdah_volume.errors import GdahError, InvalidArgument, StorageFailed
+from gdah_volume.ids import VolumeName
+from gdah_volume.wire import MESSAGE_MAX_BYTES, PROTOCOL
+from storage_server.api import Served, install_errors, make_router
+from storage_server.auth import TokenDoor
+from storage_server.authoring import Editor
+from storage_server.config import Config
+from storage_server.membership import Membership
+from storage_server.original import OriginalView, make_original_router
+from storage_server.peers import Credentials, PeerLink
+from storage_server.readers import Readers
+from storage_server.transfer import PeerTransfer
+from storage_server.upkeep import Upkeep
+from storage_server.volume_store import VolumeStore
+from storage_server.volumes import SOFTWARE, Volume, VolumeParts
+
+log = logging.getLogger("storage_server")
+
+STOP_TIMEOUT_S = 5
+FATAL_EXIT_S = 3.0
+"""After its disk has failed a server does not outlive this, whatever hangs."""
+
+
+class DataFolder:
+    """The folder of one running server. Raises InvalidArgument, StorageFailed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock: IO[str] = (path / "lock").open("w", encoding="ascii")
+        except OSError as error:
+            raise InvalidArgument(f"--data {path}: cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise InvalidArgument(f"--data {path} is in use by another storage-server: give each its own") from None
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+        self.spool = path / "spool"
+        self.spool.mkdir(exist_ok=True)
+
+    def of(self, volume: VolumeName) -> Path:
+        folder = self.path / "volumes" / volume
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def close(self) -> None:
+        self._lock.close()
+
+
+class Application:
+    """Invariant: everything that is open is closed by `close`, in the reverse order."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.failed: GdahError | None = None
+        self._stop: Callable[[], None] = lambda: None
+        self._folder = DataFolder(config.data)
+        tls = _client_tls(config)
+        self._credentials = Credentials(config.token, tls)
+        self._transfer = PeerTransfer(config.token, tls if tls is not None else True, self._folder.spool)
+        self._databases: list[Database] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.volumes: dict[str, Volume] = {name: self._open(name) for name in config.volumes}
+        self.app = self._build()
+
+    def _open(self, name: VolumeName) -> Volume:
+        folder = self._folder.of(name)
+        database = Database(folder / "volume.db")
+        self._databases.append(database)
+        lock = threading.RLock()
+        reader = database.reader()
+        self._databases.append(reader)
+        chunks = ChunkStore(folder / "chunks", database, lock=lock, reader=reader)
+        store = VolumeStore(database, chunks, monotonic=time.monotonic)
+        urls, retired = store.members()
+        membership = Membership(store.server, self.config.own_url, self.config.peers, urls, retired)
+        parts = VolumeParts(name, store, chunks, Readers(database, chunks), lock)
+        volume = Volume(parts, membership, self._transfer, self._fatal)
+        volume.dial = lambda url: self._dial(volume, url)
+        return volume
+
+    # --- routes
+
+    def _build(self) -> FastAPI:
+        @contextlib.asynccontextmanager
+        async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+            self._start()
+            yield
+            await self._end()
+
+        app = FastAPI(title="gdah storage server", version=SOFTWARE.rpartition(" ")[2], lifespan=lifespan)
+        install_errors(app)
+        editors = {name: Editor(volume) for name, volume in self.volumes.items()}
+        about = {
+            "version": app.version,
+            "protocol": PROTOCOL,
+            "url": self.config.own_url,
+            "data": str(self.config.data),
+            "started": time.time(),
+        }
+        served = Served(self.volumes, editors, self._transfer, about)
+        app.include_router(make_router(served))
+        views = {
+            name: OriginalView(volume, editors[name], self._folder.of(volume.name) / "original.db")
+            for name, volume in self.volumes.items()
+        }
+        app.include_router(make_original_router(served, views))
+        app.add_middleware(TokenDoor, token=self.config.token)
+        return app
+
+    # --- life
+
+    def _start(self) -> None:
+        for name, volume in self.volumes.items():
+            volume.start()
+            upkeep = Upkeep(
+                volume,
+                self._folder.of(VolumeName(name)),
+                min_free_bytes=self.config.min_free_bytes,
+                log_retention_days=self.config.log_retention_days,
+            )
+            self._run(upkeep.run(), f"upkeep of {name}")
+            for url in volume.membership.start():
+                self._dial(volume, url)
+        names = ", ".join(self.volumes)
+        server = next(iter(self.volumes.values())).server
+        peers = ", ".join(self.config.peers) or "no peers: one copy only"
+        log.info("storage server %s keeps %s in %s; %s", server, names, self.config.data, peers)
+
+    def _dial(self, volume: Volume, url: str) -> None:
+        if not url or url in volume.links or url == self.config.own_url:
+            return
+        link = PeerLink(volume, url, self._credentials)
+        volume.links[url] = link
+        self._run(link.run(), f"link to {url}")
+
+    def _run(self, work: Any, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s ended by a fault of ours", task.get_name(), exc_info=task.exception())
+            self._fatal(StorageFailed(f"{task.get_name()} ended: {task.exception()}"))
+
+    async def _end(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.failed is None:
+            for volume in self.volumes.values():
+                await volume.stop()
+        await self._transfer.close()
+        self.close()
+
+    def close(self) -> None:
+        if self.failed is None:
+            for database in reversed(self._databases):
+                with contextlib.suppress(GdahError):
+                    database.close()
+        self._folder.close()
+
+    def _fatal(self, error: GdahError) -> None:
+        """The disk cannot be trusted: stop, and answer nothing that has not been answered."""
+        if self.failed is not None:
+            return
+        self.failed = error
+        log.critical("the server stops: %s. Check the disk, then start it again; the other servers go on", error)
+        timer = threading.Timer(FATAL_EXIT_S, lambda: os._exit(1))
+        timer.daemon = True
+        timer.start()
+        self._stop()
+
+    def serve(self) -> int:
+        """Until SIGTERM or SIGINT, or a failed disk. The exit code."""
+        server = uvicorn.Server(
+            uvicorn.Config(
+                self.app,
+                host=self.config.host,
+                port=self.config.port,
+                loop="uvloop",
+                http="httptools",
+                ws="websockets-sansio",
+                ws_max_size=MESSAGE_MAX_BYTES,
+                ws_per_message_deflate=False,
+                ws_ping_interval=None,
+                ws_ping_timeout=None,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=STOP_TIMEOUT_S,
+                ssl_certfile=str(self.config.tls_cert) if self.config.tls_cert else None,
+                ssl_keyfile=str(self.config.tls_key) if self.config.tls_key else None,
+                server_header=False,
+            )
+        )
+
+        def stop() -> None:
+            server.should_exit = True
+
+        self._stop = stop
+        server.run()
+        return 1 if self.failed is not None or not server.started else 0
+
+
+def _client_tls(config: Config) -> ssl.SSLContext | None:
+    """For lanes that we dial; None: the system's authorities."""
+    if config.ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(config.ca))
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidArgument(f"--ca {config.ca}: not a certificate of an authority: {error}") from error

@@ -1,0 +1,398 @@
+"""The dialling side of a lane between servers: reads a peer's log, passes operations on to it, hears its beats.
+
+One link a URL. It dials for ever, after 0.1 to 1 s; a peer that is silent, or does not hear us, is given up within the
+silence limit. Decides nothing: what it hears goes to the volume. Threading: the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from dataclasses import dataclass
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus, WebSocketException
+
+from gdah_volume.errors import (
+    BadMessage,
+    GdahError,
+    OutOfOrder,
+    Unauthorized,
+    Unreachable,
+    VersionFromTheFuture,
+    from_code,
+)
+from gdah_volume.ids import ServerId, check_server_id
+from gdah_volume.stamps import PENDING_CLOCK
+from gdah_volume.wire import (
+    BATCH_MAX_ENTRIES,
+    BEAT_INTERVAL_S,
+    MESSAGE_MAX_BYTES,
+    OFFER_MAX_IDS,
+    PROTOCOL,
+    SILENCE_LIMIT_S,
+    Ack,
+    AskRange,
+    Beat,
+    Entry,
+    Failed,
+    Feed,
+    HandedOver,
+    Handover,
+    Hello,
+    Message,
+    Offer,
+    RangeIs,
+    Refused,
+    SnapshotNeeded,
+    Subscribe,
+    Want,
+    Welcome,
+    decode,
+    encode,
+)
+from storage_server.comparison import Comparison
+from storage_server.outlets import QueuedOutlet
+from storage_server.volumes import SOFTWARE, Volume
+
+log = logging.getLogger("storage_server")
+
+RETRY_FIRST_S = 0.1
+RETRY_LAST_S = 1.0
+OPEN_TIMEOUT_S = 1.0
+UNHEARD_LIMIT_S = SILENCE_LIMIT_S + 2 * BEAT_INTERVAL_S
+"""It talks, but has echoed no beat of ours for so long: it does not hear us."""
+FEEDS_ON_THE_WAY = 8
+"""Batches that may wait for the writer before we read no further."""
+COMPARE_AFTER_S = 1.0
+COMPARE_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    token: str | None = None
+    tls: ssl.SSLContext | None = None
+
+
+class _Lost(Exception):
+    def __init__(self, reason: str, *, gone: bool = False) -> None:
+        super().__init__(reason)
+        self.gone = gone
+
+
+class PeerLink:
+    def __init__(self, volume: Volume, url: str, credentials: Credentials) -> None:
+        self.volume = volume
+        self.url = url
+        self.last_error: str | None = "not reached yet"
+        self._credentials = credentials
+        self._outlet: QueuedOutlet | None = None
+        self._server: ServerId | None = None
+        self._last_heard = 0.0
+        self._last_echo = 0.0
+        self._their_sent_us = 0
+        self._dropped: asyncio.Event = asyncio.Event()
+        self._reason = ""
+        self._again = asyncio.Event()
+        self._comparison: Comparison | None = None
+        self._unequal_since: float | None = None
+        self._compared_at = float("-inf")
+
+    # --- life
+
+    async def run(self) -> None:
+        """Dial for ever; ends only by cancellation, or when the URL leads back to ourselves."""
+        delay_s = RETRY_FIRST_S
+        while True:
+            self._dropped.clear()
+            self._again.clear()
+            started = self.volume.monotonic()
+            gone = False
+            try:
+                await self._converse()
+            except _Lost as lost:
+                self.last_error, gone = str(lost), lost.gone
+            except GdahError as error:
+                self.last_error = f"{error.code}: {error}"
+            except (OSError, TimeoutError, WebSocketException, EOFError) as error:
+                self.last_error, gone = _in_words(error), True
+            finally:
+                self._lost(gone=gone)
+            if self._server == self.volume.server:
+                log.warning("peer %s is this server itself: not dialled any more", self.url)
+                self.volume.replication.forget(self.url, self.volume.monotonic())
+                return
+            delay_s = (
+                RETRY_FIRST_S if self.volume.monotonic() - started > RETRY_LAST_S else min(delay_s * 2, RETRY_LAST_S)
+            )
+            try:
+                async with asyncio.timeout(delay_s):
+                    await self._again.wait()
+            except TimeoutError:
+                pass
+
+    def _lost(self, *, gone: bool) -> None:
+        now = self.volume.monotonic()
+        self.volume.replication.unreachable(self.url, now)
+        if self._outlet is not None:
+            self._outlet.end()
+            if self._server is not None and self.volume.lanes.get(self._server) is self._outlet:
+                del self.volume.lanes[self._server]
+            self._outlet = None
+            log.warning("peer %s (%s): %s", self.url, self._server, self.last_error)
+        if self._server is not None:
+            self.volume.replication.link_down(self._server, self.last_error or "lost", now, gone=gone)
+
+    def drop(self, reason: str) -> None:
+        """Give this connection up; it is dialled again at once."""
+        self._reason = reason
+        self._dropped.set()
+        self._again.set()
+
+    # --- one conversation
+
+    async def _converse(self) -> None:
+        headers = {"Authorization": f"Bearer {self._credentials.token}"} if self._credentials.token else {}
+        address = f"ws{self.url.removeprefix('http')}/v1/volumes/{self.volume.name}/lane"
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            socket = await connect(
+                address,
+                additional_headers=headers,
+                compression=None,
+                max_size=MESSAGE_MAX_BYTES,
+                ping_interval=None,
+                close_timeout=0.2,
+                proxy=None,
+                ssl=self._credentials.tls if self.url.startswith("https") else None,
+            )
+        try:
+            await self._talk(socket)
+        finally:
+            socket.transport.abort()
+
+    async def _talk(self, socket: ClientConnection) -> None:
+        volume = self.volume
+        outlet = QueuedOutlet(socket.send, self.drop, volume.monotonic)
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            await socket.send(encode(self._hello()))
+            welcome = await self._heard(socket)
+        if not isinstance(welcome, Welcome):
+            raise OutOfOrder(f"{type(welcome).__name__} instead of Welcome")
+        await self._take_welcome(welcome)
+        if await self._has_void(socket, welcome):
+            log.warning("%s cannot take what was stamped here before we met: starting from a snapshot of it", self.url)
+            await volume.load_snapshot(welcome.server, self.url)
+            raise _Lost("a snapshot was loaded")
+        self._outlet = outlet
+        self._last_heard = self._last_echo = volume.monotonic()
+        self._their_sent_us = 0
+        volume.lanes[welcome.server] = outlet
+        tasks = [
+            asyncio.create_task(outlet.run()),
+            asyncio.create_task(self._beats()),
+            asyncio.create_task(self._listen(socket, welcome)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        raise _Lost(self._reason or "the connection ended")
+
+    def _hello(self) -> Hello:
+        volume = self.volume
+        return Hello(
+            protocol=PROTOCOL,
+            volume=volume.name,
+            role="server",
+            software=SOFTWARE,
+            author=volume.author,
+            server=volume.server,
+            epoch=volume.epoch,
+            url=volume.membership.own_url or None,
+            head=volume.figures.head,
+            device=str(volume.server),
+        )
+
+    async def _heard(self, socket: ClientConnection) -> Message:
+        frame = await socket.recv(decode=False)
+        message = decode(frame)
+        self._last_heard = self.volume.monotonic()
+        if isinstance(message, Failed):
+            raise from_code(message.code, message.message)
+        return message
+
+    async def _take_welcome(self, welcome: Welcome) -> None:
+        volume = self.volume
+        server = check_server_id(welcome.server)
+        self._server = server
+        if server == volume.server:
+            raise _Lost("this server itself")
+        if welcome.protocol > PROTOCOL:
+            raise VersionFromTheFuture(f"{self.url} speaks protocol {welcome.protocol}: update this server")
+        volume.take_news(volume.membership.answered(server, self.url))
+        volume.replication.forget(self.url, volume.monotonic())
+        volume.take_news(volume.membership.told(welcome.members))
+        if welcome.your_cursor > volume.figures.head:
+            await volume.begin_epoch(
+                f"{server} has read our log up to {welcome.your_cursor}, and it ends at {volume.figures.head}"
+            )
+            raise _Lost("this server begins a new epoch")
+
+    async def _beats(self) -> None:
+        """A sign of life every so often; raises when there is none from the other side."""
+        volume = self.volume
+        while True:
+            now = volume.monotonic()
+            if self._dropped.is_set():
+                raise _Lost(self._reason)
+            if volume.stood_still(now):
+                raise _Lost("this server stood still")
+            if now - self._last_heard > SILENCE_LIMIT_S:
+                raise _Lost(f"silent for {now - self._last_heard:.1f} s", gone=True)
+            if now - self._last_echo > UNHEARD_LIMIT_S:
+                raise _Lost(f"it has not heard us for {now - self._last_echo:.1f} s", gone=True)
+            self.beat_now()
+            try:
+                async with asyncio.timeout(BEAT_INTERVAL_S):
+                    await self._dropped.wait()
+            except TimeoutError:
+                pass
+
+    def beat_now(self) -> None:
+        if self._outlet is not None and self._server is not None:
+            peer = self.volume.replication.peers.get(self._server)
+            read = peer.cursor if peer is not None else 0
+            self._outlet.send(
+                encode(self.volume.beat(sent_us=self.volume.now_us(), echo_us=self._their_sent_us, read=read))
+            )
+
+    # --- what the peer says
+
+    async def _listen(self, socket: ClientConnection, welcome: Welcome) -> None:
+        volume, server, epoch = self.volume, welcome.server, welcome.epoch
+        cursor = await volume.meet(server, epoch)
+        assert self._outlet is not None
+        volume.replication.link_up(server, welcome, cursor, volume.monotonic())
+        self.last_error = None
+        log.info("peer %s (%s) is there; its log ends at %d, read up to %d", self.url, server, welcome.head, cursor)
+        self._outlet.send(encode(Subscribe(cursor=cursor, blobs=True)))
+        volume.say_held(server, cursor)
+        slots = asyncio.Semaphore(FEEDS_ON_THE_WAY)
+        while True:
+            message = await self._heard(socket)
+            if isinstance(message, Feed):
+                await volume.wanted.room()
+                await slots.acquire()
+                volume.feed(server, epoch, message, slots.release)
+            else:
+                await self._hear(message, server)
+
+    async def _hear(self, message: Message, server: ServerId) -> None:
+        volume, now = self.volume, self.volume.monotonic()
+        match message:
+            case Ack():
+                volume.replication.peer_acked(server, message.id, message.copies, now)
+            case Refused():
+                volume.replication.peer_refused(server, message.id, message.code, message.message, now)
+            case Beat():
+                self._their_sent_us = message.sent_us
+                if message.echo_us:
+                    self._last_echo = max(self._last_echo, min(message.echo_us / 1e6, now))
+                volume.replication.beat(server, message, "out", now)
+                self._look_at_digest(message, server, now)
+            case RangeIs():
+                await self._compared(message)
+            case SnapshotNeeded():
+                await self._take_snapshot(server)
+            case HandedOver() | Want():
+                pass
+            case _:
+                raise BadMessage(f"{type(message).__name__} is not for a server to say now")
+
+    async def _take_snapshot(self, server: ServerId) -> None:
+        log.warning("the log of %s begins after what we have: fetching a snapshot", self.url)
+        await self.volume.load_snapshot(server, self.url)
+        raise _Lost("a snapshot was loaded")
+
+    async def _has_void(self, socket: ClientConnection, welcome: Welcome) -> bool:
+        """Operations that we stamped before this peer knew us, below its stable point: nobody can insert them there
+        any more. True if it lacks one: then we become what it is, and offer ours again with new stamps."""
+        if welcome.your_cursor or not welcome.stable.clock or not self.volume.figures.head:
+            return False
+        void = await asyncio.to_thread(self.volume.stamped_up_to, welcome.stable)
+        for start in range(0, len(void), OFFER_MAX_IDS):
+            await socket.send(encode(Offer(stamped=tuple(void[start : start + OFFER_MAX_IDS]))))
+            while not isinstance(answer := await self._heard(socket), Want):
+                pass
+            if answer.ids:
+                return True
+        return False
+
+    # --- digests
+
+    def _look_at_digest(self, beat: Beat, server: ServerId, now: float) -> None:
+        """Both have read all of each other and still differ, for a while: find out where."""
+        volume = self.volume
+        peer = volume.replication.peers.get(server)
+        if peer is None or self._comparison is not None:
+            return
+        both_read = peer.cursor >= beat.head and beat.read >= volume.figures.head
+        if not both_read or beat.digest == volume.figures.digest:
+            self._unequal_since = None
+            return
+        if self._unequal_since is None:
+            self._unequal_since = now
+        if now - self._unequal_since > COMPARE_AFTER_S and now - self._compared_at > COMPARE_EVERY_S:
+            self._compared_at = now
+            log.warning("the log of %s differs from ours although both have read all: comparing", self.url)
+            self._comparison = Comparison(PENDING_CLOCK)
+            self._ask()
+
+    def _ask(self) -> None:
+        assert self._comparison is not None
+        asked = self._comparison.next()
+        if asked is None:
+            self._comparison = None
+            return
+        assert self._outlet is not None
+        self._outlet.send(encode(AskRange(low=asked[0], high=asked[1])))
+
+    async def _compared(self, theirs: RangeIs) -> None:
+        """Hand over what they lack in this range; what we lack they hand over on their own lane."""
+        if self._comparison is None or self._outlet is None:
+            return
+        count, digest, ours = await asyncio.to_thread(self.volume.range_is, theirs.low, theirs.high)
+        same = (count, digest) == (theirs.count, theirs.digest)
+        lacking = self._comparison.answer(theirs, ours, same=same)
+        if lacking:
+            entries = await asyncio.to_thread(self.volume.entries_of, lacking)
+            log.warning("handing %d operations over to %s that it lacks", len(entries), self.url)
+            for start in range(0, len(entries), BATCH_MAX_ENTRIES):
+                part: tuple[Entry, ...] = tuple(entries[start : start + BATCH_MAX_ENTRIES])
+                self._outlet.send(encode(Handover(entries=part, last=start + BATCH_MAX_ENTRIES >= len(entries))))
+        self._ask()
+
+
+def _in_words(error: BaseException) -> str:
+    """What went wrong, for people."""
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        if status == 401:
+            return str(Unauthorized("it does not take our token: give both servers the same --token-file"))
+        return f"it answered with HTTP status {status}"
+    if isinstance(error, TimeoutError):
+        return str(Unreachable("no answer in time"))
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: no server listens there"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or error} (give --ca with the certificate of the authority)"
+    return f"{error or type(error).__name__}"
+
+
+def peer_tls(ca: str | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca)

@@ -1,0 +1,150 @@
+"""What the parts of the server ask of each other. Vocabulary only: frozen values and protocols.
+
+The core (`replication`, `feeds`, `store`, `writer`, `volumes`) is written against these; the edges (`channel`, `peers`,
+`transfer`, `api`, `original`) implement or call them; `app` puts them together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gdah_volume.content import ChunkHash
+from gdah_volume.ids import OpId, ServerId
+from gdah_volume.operations import Operation
+from gdah_volume.stamps import ZERO, Stamp
+from gdah_volume.wire import Ack, Blob, Entry, Refused
+
+
+class Asker(Protocol):
+    """Who waits for the answer to an operation: a connection, or a request on the data lane."""
+
+    def answer(self, message: Ack | Refused) -> None:
+        """Called once per submission, on the event loop; returns at once, also when the connection is gone."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Submission:
+    """A new operation on its way into the log.
+
+    `doubt`: it was passed on and may be logged elsewhere, so it must not be refused any more.
+    `giver`: the peer that passed it on (None: a mount, or this server itself).
+    """
+
+    op: Operation
+    floor: Stamp
+    blobs: tuple[Blob, ...]
+    strict: bool
+    sync: bool
+    asker: Asker
+    stream: int = 0
+    """Which connection it came on: after a refusal that its author will mend, what follows on it must not overtake."""
+    giver: ServerId | None = None
+    doubt: bool = False
+    serial: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """A submission is in the log. `missing`: chunks that it names and that are not here."""
+
+    stamp: Stamp
+    position: int
+    missing: tuple[ChunkHash, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A new position in the log of this server. `origin`: the peer whose feed brought it with this stamp; `giver`: the
+    peer that passed it on and so has its content."""
+
+    entry: Entry
+    origin: ServerId | None = None
+    giver: ServerId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the writer knows of its log after a batch."""
+
+    head: int = 0
+    first: int = 1
+    operations: int = 0
+    digest: bytes = b""
+    max_clock: int = 0
+    stable: Stamp = ZERO
+    promise: int = 0
+    """This server stamps nothing at or below this clock any more."""
+
+
+class StaleLease(Exception):
+    """The time in which this server could be sure to be the sequencer ran out before the writer came to it."""
+
+
+class Deeds(Protocol):
+    """What the decisions of `replication` make happen. Called on the event loop; each returns at once."""
+
+    def stamp(self, submission: Submission, *, strict: bool, valid_until: float) -> None:
+        """Put it into the own log; `Replication.stamped` is told the result."""
+        ...
+
+    def pass_on(self, server: ServerId, submission: Submission, *, strict: bool) -> None: ...
+
+    def look_up(self, submission: Submission) -> None:
+        """Is it in the own log already? `Replication.found` is told."""
+        ...
+
+    def sequencer_changed(self) -> None:
+        """Peers should hear of it before the next beat is due."""
+        ...
+
+
+class Outlet(Protocol):
+    """The sending side of a connection: bounded, never waited for by others."""
+
+    def send(self, frame: bytes) -> None: ...
+    @property
+    def queued_bytes(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    async def drain(self) -> None:
+        """Returns when little is queued, or the connection is closed."""
+        ...
+
+    def close(self, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PeerReport:
+    """A peer as people and monitors see it."""
+
+    url: str
+    server: str
+    connected: bool
+    phase: str
+    lag_operations: int
+    last_error: str | None
+    held: int
+    read: int
+    operations: int
+    digest: str
+    trouble: str
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A chunk that an operation here names and that is not here yet."""
+
+    chunk: ChunkHash
+    serial: int
+    tried: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a batch of a peer's feed."""
+
+    missing: tuple[ChunkHash, ...]
+    skipped: tuple[OpId, ...]
+    """Entries that our code could not apply: a fault of ours, said loudly; the others of the batch are in."""

@@ -1,0 +1,99 @@
+"""Connections that only read a volume, for the threads that answer requests and catch readers up.
+
+Each sees committed states, blocks nobody and is used by one thread at a time. Threading: any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gdah_volume.chunk_store import ChunkStore
+from gdah_volume.content import INLINE_MAX_BYTES
+from gdah_volume.database import Database
+from gdah_volume.errors import HashMismatch
+from gdah_volume.operations import Operation, chunks_in
+from gdah_volume.replica import Replica
+from gdah_volume.stamps import Stamp
+from gdah_volume.wire import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES, Blob, Entry
+from storage_server.feeds import Reading, entry_bytes
+
+KEPT_OPEN = 4
+"""Connections that wait for the next use; more are made when needed and closed again."""
+
+
+class Readers:
+    def __init__(self, database: Database, chunks: ChunkStore) -> None:
+        self._database = database
+        self._chunks = chunks
+        self._lock = threading.Lock()
+        self._free: list[Replica] = []
+        self._closed = False
+
+    @contextmanager
+    def replica(self) -> Iterator[Replica]:
+        """A replica to read from; its counters (head, digest) are those of when it was made."""
+        with self._lock:
+            replica = self._free.pop() if self._free else None
+        if replica is None:
+            replica = Replica(self._database.reader())
+        try:
+            yield replica
+        finally:
+            with self._lock:
+                keep = len(self._free) < KEPT_OPEN and not self._closed
+                if keep:
+                    self._free.append(replica)
+            if not keep:
+                replica.database.close()
+
+    @contextmanager
+    def fresh(self) -> Iterator[Replica]:
+        """A replica of its own, with counters of now, inside one state of the database."""
+        database = self._database.reader()
+        try:
+            with database.snapshot():
+                database.row("SELECT 1 FROM meta LIMIT 1")  # the state is fixed by the first read
+                yield Replica(database)
+        finally:
+            database.close()
+
+    def read_log(self, after: int, above: Stamp | None, with_blobs: bool) -> Reading:  # noqa: FBT001
+        """The next batch of the log for a reader that is behind."""
+        entries: list[Entry] = []
+        size = 0
+        with self.replica() as replica:
+            rows = replica.entries_after(after, BATCH_MAX_ENTRIES)
+            up_to = after
+            for position, stamp, op in rows:
+                if above is None or stamp > above:
+                    entry = Entry(position, stamp, op, self._blobs(op) if with_blobs else ())
+                    size += entry_bytes(entry)
+                    if entries and size > BATCH_MAX_BYTES:
+                        break
+                    entries.append(entry)
+                up_to = position
+        return Reading(entries, up_to)
+
+    def _blobs(self, op: Operation) -> tuple[Blob, ...]:
+        """Its small content, as far as it fits; what is missing is fetched by the reader."""
+        blobs: list[Blob] = []
+        size = 0
+        for chunk in chunks_in(op):
+            if chunk.length <= INLINE_MAX_BYTES and size < BATCH_MAX_BYTES:
+                try:
+                    data = self._chunks.get(chunk.hash)
+                except HashMismatch:
+                    continue
+                if data is not None and len(data) == chunk.length:
+                    blobs.append(Blob(chunk.hash, data))
+                    size += len(data)
+        return tuple(blobs)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            free, self._free = self._free, []
+        for replica in free:
+            replica.database.close()

@@ -1,0 +1,90 @@
+"""The state of a server in the words and keys that people and monitors rely on. Reads figures, decides nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from storage_server.peer_state import Peer, Phase
+from storage_server.volumes import Volume
+
+
+def volume_status(volume: Volume) -> dict[str, Any]:
+    """`volumes.{volume}` of `GET /status`."""
+    figures, replication = volume.figures, volume.replication
+    head = figures.head
+    peers = sorted(replication.peers.values(), key=lambda peer: peer.server)
+    return {
+        "epoch": volume.epoch,
+        "operations": figures.operations,
+        "digest": figures.digest.hex(),
+        "head": head,
+        "first": figures.first,
+        "stable_clock": figures.stable.clock,
+        "role": "sequencer" if replication.sequencer == volume.server else f"passes on to {replication.sequencer}",
+        "sequencer": replication.sequencer,
+        "copies": 1 + sum(peer.held >= head and peer.connected for peer in peers),
+        "of": replication.of,
+        "everywhere": replication.everywhere,
+        "waiting": replication.waiting,
+        "wanted_chunks": len(volume.wanted),
+        "lost_chunks": list(volume.wanted.given_up),
+        "skipped_operations": [str(op) for op in volume.skipped[-100:]],
+        "readers": volume.feeds.readers,
+        "trouble": volume.trouble,
+        "free_bytes": volume.free_bytes,
+        "busy": round(volume.busy, 3),
+        "writer_queue": volume.writer.queued,
+        "peers": [_peer(volume, peer) for peer in peers]
+        + [
+            {
+                "url": url,
+                "server": "",
+                "connected": False,
+                "state": "not met yet",
+                "lag_operations": head,
+                "behind_operations": 0,
+                "last_error": volume.link_error(url),
+                "trouble": "",
+            }
+            for url in replication.unmet
+        ],
+    }
+
+
+def _peer(volume: Volume, peer: Peer) -> dict[str, Any]:
+    connected = peer.connected and peer.phase not in (Phase.AWAITED, Phase.DOWN)
+    error = None if connected else peer.last_error or volume.link_error(peer.url) or "not reached yet"
+    return {
+        "url": peer.url,
+        "server": peer.server,
+        "connected": connected,
+        "state": _state(peer, volume.figures.head),
+        "lag_operations": max(0, volume.figures.head - peer.held),
+        "behind_operations": max(0, peer.head - peer.cursor),
+        "operations": peer.operations,
+        "digest": peer.digest.hex(),
+        "last_error": error,
+        "trouble": peer.trouble,
+    }
+
+
+def _state(peer: Peer, head: int) -> str:
+    if peer.phase is Phase.CATCHING_UP:
+        return f"catching up {min(peer.held, head)} of {head}"
+    return str(peer.phase.value)
+
+
+def server_status(server: dict[str, Any], volumes: dict[str, Volume]) -> dict[str, Any]:
+    """The JSON of `GET /status`."""
+    first = next(iter(volumes.values()))
+    return {
+        **server,
+        "server": first.server,
+        "epoch": first.epoch,
+        "volumes": {name: volume_status(volume) for name, volume in volumes.items()},
+    }
+
+
+def not_ready(volumes: dict[str, Volume]) -> list[str]:
+    """Why operations would be refused now; empty: they would not."""
+    return [f"volume {name}: {volume.trouble}" for name, volume in volumes.items() if volume.trouble]

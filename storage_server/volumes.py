@@ -1,0 +1,545 @@
+"""One volume at work: its writer, its feeds, its peers, put in motion by what connections bring.
+
+The room where the decisions of `replication` become jobs of the writer and messages of lanes. Knows no HTTP and no
+WebSocket: lanes and conversations come as `Outlet`s, chunks of others through `ChunkSource`.
+
+Threading: the event loop, but for what says otherwise. The writer's thread hands each batch over with one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from gdah_volume.chunk_store import ChunkStore
+from gdah_volume.content import INLINE_MAX_BYTES, ChunkHash
+from gdah_volume.errors import GdahError, NoSpace, StorageFailed, Unreachable
+from gdah_volume.ids import Author, Epoch, OpId, ServerId, VolumeName, new_author, new_client_id
+from gdah_volume.stamps import ZERO, Stamp
+from gdah_volume.wire import OFFER_MAX_IDS, PROTOCOL, Beat, Blob, Entry, Feed, Held, Submit, Welcome, encode
+from storage_server.feeds import Feeds, Subscription
+from storage_server.membership import Membership, News
+from storage_server.ports import Applied, Outlet, Stamped, Submission
+from storage_server.readers import Readers
+from storage_server.replication import Replication
+from storage_server.volume_store import VolumeStore
+from storage_server.wanted import WantedChunks
+from storage_server.writer import Job, Outcome, Writer
+
+log = logging.getLogger("storage_server")
+
+T = TypeVar("T")
+SOFTWARE = "gdah 0.1.0"
+STILL_LIMIT_S = 0.3
+"""Below the silence limit: whoever gave us up for dead, we know that we may have been."""
+
+
+class Snapshot(Protocol):
+    """Invariant: whole, and of the epoch that it names."""
+
+    epoch: Epoch
+    head: int
+
+    def rows(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]: ...
+    def close(self) -> None: ...
+
+
+class ChunkSource(Protocol):
+    """The data lane to other servers."""
+
+    async def fetch(self, volume: VolumeName, name: ChunkHash, urls: Sequence[str]) -> bytes:
+        """Raises UnknownChunk if every one of them answered that it does not have it, Unreachable otherwise."""
+        ...
+
+    async def snapshot(self, volume: VolumeName, url: str) -> Snapshot:
+        """A copy of what that server holds, on our disk. Raises Unreachable."""
+        ...
+
+
+class Conversation(Protocol):
+    """A connection that somebody dialled to us."""
+
+    @property
+    def is_peer(self) -> bool: ...
+    def drop(self, error: GdahError) -> None: ...
+
+
+class Link(Protocol):
+    """A lane that we dialled."""
+
+    last_error: str | None
+
+    def drop(self, reason: str) -> None: ...
+    def beat_now(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeParts:
+    name: VolumeName
+    store: VolumeStore
+    chunks: ChunkStore
+    readers: Readers
+    lock: Any
+
+
+class Volume:
+    def __init__(
+        self,
+        parts: VolumeParts,
+        membership: Membership,
+        source: ChunkSource,
+        fatal: Callable[[GdahError], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = parts.name
+        self.server: ServerId = parts.store.server
+        self.epoch: Epoch = parts.store.epoch
+        self.author: Author = new_author(new_client_id(str(self.server)))
+        self.chunks = parts.chunks
+        self.readers = parts.readers
+        self.membership = membership
+        self.monotonic = monotonic
+        self.figures = parts.store.figures()
+        self.trouble = ""
+        self.free_bytes = 0
+        self.busy = 0.0
+        self.skipped: list[OpId] = []
+        self.lanes: dict[ServerId, Outlet] = {}
+        self.links: dict[str, Link] = {}
+        self.conversations: set[Conversation] = set()
+        self.dial: Callable[[str], None] = lambda _url: None
+        """Set by the edge that dials peers."""
+        self.last_tick = monotonic()
+        self.source = source
+        self._store = parts.store
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._fatal = fatal
+        self.writer = Writer(parts.name, parts.store, self._deliver, self._failed, parts.lock)
+        self.replication = Replication(self.server, self, monotonic())
+        self.replication.head = self.figures.head
+        self.feeds = Feeds(self.readers.read_log, lambda: (self.replication.everywhere, self.stable_for_readers))
+        self.feeds.head = self.figures.head
+        self.wanted = WantedChunks(self._fetch, self.store_chunk, self._got)
+
+    # --- life
+
+    def start(self) -> None:
+        """From within the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        now = self.monotonic()
+        for server, url in self.membership.urls.items():
+            self.replication.member(server, url, now)
+        met = set(self.membership.urls.values())
+        for url in self.membership.configured:
+            if url not in met:
+                self.replication.expect(url, now)
+        missing = self._store.wanted()
+        self.writer.start()
+        self.wanted.add(missing)
+
+    async def stop(self) -> None:
+        for conversation in list(self.conversations):
+            conversation.drop(StorageFailed("the server is being stopped"))
+        await self.wanted.close()
+        await asyncio.to_thread(self.writer.stop)
+        self.readers.close()
+
+    def _failed(self, error: GdahError) -> None:
+        """In the writer's thread: the disk failed, and nothing that was not told must be told any more."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._fatal, error)
+
+    def disk_failed(self, error: GdahError) -> None:
+        self._fatal(error)
+
+    # --- the writer
+
+    def _deliver(self, outcome: Outcome) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._on_outcome, outcome)
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        now = self.monotonic()
+        self.figures = outcome.figures
+        self.replication.head = outcome.figures.head
+        if outcome.published:
+            self.feeds.publish(outcome.published)
+            self.replication.published(outcome.published, now)
+        stamped: list[tuple[Submission, Stamped | Exception]] = []
+        for job, result in outcome.results:
+            if isinstance(result, NoSpace):
+                self.disk_full(str(result))
+            if job.submission is not None:
+                stamped.append((job.submission, result))
+                if isinstance(result, Stamped) and result.missing:
+                    self.wanted.add(result.missing)
+            elif job.done is not None:
+                job.done(result)
+        if stamped:
+            self.replication.stamped(stamped, now)
+
+    async def do(self, run: Callable[[VolumeStore], T], *, sync: bool = False) -> T:
+        """Have the writer do something; its result, or the error that it ended with."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(result: Any) -> None:
+            if future.done():
+                return
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        self.writer.submit(Job(run, done, sync))
+        return await future
+
+    def ask(self, run: Callable[[VolumeStore], Any], done: Callable[[Any], None]) -> None:
+        self.writer.submit(Job(run, done))
+
+    def later(self, run: Callable[[VolumeStore], Any]) -> None:
+        """As `do`, and nobody waits."""
+        self.writer.submit(Job(run))
+
+    def disk_full(self, reason: str) -> None:
+        if self.trouble:
+            return
+        log.error("volume %s: %s; operations are refused until there is room", self.name, reason)
+        self.trouble = f"disk full: {reason}"
+        self._store.refuse = self.trouble
+
+    def disk_has_room(self) -> None:
+        if self.trouble:
+            log.warning("volume %s: there is room again", self.name)
+        self.trouble = ""
+        self._store.refuse = ""
+
+    # --- Deeds of the replication
+
+    def stamp(self, submission: Submission, *, strict: bool, valid_until: float) -> None:
+        self.writer.submit(
+            Job(
+                lambda store: store.stamp(submission, strict=strict, valid_until=valid_until),
+                sync=submission.sync,
+                submission=submission,
+            )
+        )
+
+    def pass_on(self, server: ServerId, submission: Submission, *, strict: bool) -> None:
+        lane = self.lanes.get(server)
+        if lane is not None:  # else it has just been lost, and the replication hears of it next
+            lane.send(
+                encode(
+                    Submit(
+                        op=submission.op,
+                        floor=submission.floor,
+                        blobs=submission.blobs,
+                        strict=strict,
+                        sync=submission.sync,
+                    )
+                )
+            )
+
+    def look_up(self, submission: Submission) -> None:
+        op = submission.op.id
+
+        def done(result: Any) -> None:
+            found = result if isinstance(result, Stamped) else None
+            self.replication.found(submission, found, self.monotonic())
+
+        self.writer.submit(Job(lambda store: store.found(op), done))
+
+    def sequencer_changed(self) -> None:
+        for link in self.links.values():
+            link.beat_now()
+
+    # --- operations from mounts, peers and ourselves
+
+    def submit(self, submission: Submission) -> None:
+        self.replication.submit(submission, self.monotonic())
+
+    async def check_content(self, submission: Submission) -> None:
+        """Before it is passed on: larger content is here, or it is refused. Raises UnknownChunk, BadMessage."""
+        await self.do(lambda store: store.check_content(submission.op, submission.blobs))
+
+    async def hand_over(self, entries: Sequence[Entry]) -> int:
+        """Operations with the stamps of other servers, from one who has them. Returns our head."""
+
+        def run(store: VolumeStore) -> Applied:
+            store.check_handed(entries)
+            return store.apply(entries, None)
+
+        applied = await self.do(run, sync=any(entry.sync for entry in entries))
+        self.wanted.add(applied.missing)
+        return self.figures.head
+
+    # --- the feed of a peer
+
+    def feed(self, server: ServerId, epoch: Epoch, message: Feed, applied: Callable[[], None]) -> None:
+        """A batch of a peer's log; `applied` is called when it is in ours, and the peer told when we hold it."""
+        entries = [self._with_content(entry) for entry in message.entries]
+        position = max(message.up_to, entries[-1].position if entries else 0)
+        sync = any(entry.sync for entry in entries)
+
+        def all_at_once(store: VolumeStore) -> Applied:
+            result = store.apply(entries, server)
+            store.set_cursor(server, epoch, position)
+            return result
+
+        def one_by_one(store: VolumeStore) -> Applied:
+            result = store.apply_each(entries, server)
+            store.set_cursor(server, epoch, position)
+            return result
+
+        def done(result: Any) -> None:
+            if isinstance(result, Applied):
+                self._applied(server, position, result)
+                applied()
+            elif isinstance(result, NoSpace):
+                self._drop_lane(server, str(result))
+            else:
+                self.writer.submit(Job(one_by_one, finish, sync))
+
+        def finish(result: Any) -> None:
+            if isinstance(result, Applied):
+                self._applied(server, position, result)
+                applied()
+            else:
+                self._drop_lane(server, f"its log could not be stored: {result}")
+
+        self.writer.submit(Job(all_at_once, done, sync))
+
+    def _with_content(self, entry: Entry) -> Entry:
+        """Of what we passed on ourselves only the stamp comes back; the content is here."""
+        if entry.blobs:
+            return entry
+        submission = self.replication.passed_on(entry.op.id)
+        if submission is None or not submission.blobs:
+            return entry
+        return Entry(entry.position, entry.stamp, entry.op, submission.blobs, entry.sync)
+
+    def _applied(self, server: ServerId, position: int, result: Applied) -> None:
+        self.wanted.add(result.missing)
+        self.skipped.extend(result.skipped)
+        self.replication.applied(server, position, self.monotonic())
+        self.say_held(server, position)
+
+    def say_held(self, server: ServerId, position: int) -> None:
+        """Tell a peer that its log is here up to `position`, as soon as the content is."""
+        lane = self.lanes.get(server)
+
+        def say() -> None:
+            if lane is not None and self.lanes.get(server) is lane:
+                lane.send(encode(Held(position=position)))
+
+        self.wanted.when_here(say)
+
+    def _drop_lane(self, server: ServerId, reason: str) -> None:
+        lane = self.lanes.get(server)
+        if lane is not None:
+            lane.close(reason)
+
+    # --- chunks
+
+    async def store_chunk(self, name: ChunkHash, data: bytes) -> None:
+        """Raises HashMismatch, NoSpace; a disk that fails ends the server."""
+        try:
+            await asyncio.to_thread(self.chunks.put_named, name, data)
+        except StorageFailed as error:
+            self.disk_failed(error)
+            raise
+        except NoSpace as error:
+            self.disk_full(str(error))
+            raise
+        if len(data) > 0:
+            self.wanted.arrived(name)
+
+    async def sync_chunks(self) -> None:
+        """What was stored so far is on the disk."""
+        try:
+            await asyncio.to_thread(self.chunks.sync)
+        except StorageFailed as error:
+            self.disk_failed(error)
+            raise
+
+    def check_room(self) -> None:
+        """Raises NoSpace."""
+        if self.trouble:
+            raise NoSpace(self.trouble)
+
+    def connected_urls(self) -> list[str]:
+        """Peers that would take something now."""
+        return [p.url for p in self.replication.peers.values() if p.url and p.out_up and not p.trouble]
+
+    def link_error(self, url: str) -> str | None:
+        link = self.links.get(url)
+        return link.last_error if link is not None else None
+
+    async def read_chunk(self, name: ChunkHash) -> bytes | None:
+        """The verified bytes from this disk. Raises HashMismatch after a damaged one was set aside."""
+        return await asyncio.to_thread(self.chunks.get, name)
+
+    async def _fetch(self, name: ChunkHash) -> bytes:
+        return await self.source.fetch(self.name, name, self.peer_urls())
+
+    def repair(self, name: ChunkHash) -> None:
+        """A chunk that should be here is damaged or gone: get it again."""
+        self.later(lambda store: store._want([name]))
+        self.wanted.add([name])
+
+    def _got(self, names: list[ChunkHash]) -> None:
+        self.later(lambda store: store.got(names))
+
+    def peer_urls(self) -> list[str]:
+        """Where other copies are; those that can be reached first."""
+        peers = sorted(self.replication.peers.values(), key=lambda peer: not peer.out_up)
+        return [peer.url for peer in peers if peer.url] + list(self.replication.unmet)
+
+    # --- who is there
+
+    def welcome(self, your_cursor: int) -> Welcome:
+        figures = self.figures
+        return Welcome(
+            protocol=PROTOCOL,
+            server=self.server,
+            epoch=self.epoch,
+            software=SOFTWARE,
+            head=figures.head,
+            first=figures.first,
+            stable=figures.stable,
+            members=self.membership.listed(),
+            your_cursor=your_cursor,
+        )
+
+    def take_news(self, news: News) -> None:
+        now = self.monotonic()
+        for server in news.retired:
+            log.warning("server %s of volume %s is gone: another one answers in its place", server, self.name)
+            self.replication.retire(server, now)
+            self.later(lambda store, server=server: store.forget_cursor(server))  # type: ignore[misc]
+        for server in news.added:
+            self.replication.member(server, self.membership.urls.get(server, ""), now)
+        for url in news.dial:
+            if url != self.membership.own_url:
+                self.dial(url)
+        if news.changed:
+            members, retired = dict(self.membership.urls), set(self.membership.retired)
+            self.later(lambda store: store.set_members(members, retired))
+
+    async def meet(self, server: ServerId, epoch: Epoch) -> int:
+        """A peer says in which epoch it is; how far we have read its log."""
+        peer = self.replication.peers[server]
+        if peer.epoch != epoch:
+            if peer.epoch:
+                log.warning("server %s of volume %s has a new epoch: it gets the union of all logs", server, self.name)
+            peer.epoch = epoch
+            peer.needed = self.figures.head  # what it gave us once it may have lost
+        return await self.do(lambda store: store.cursor(server, epoch))
+
+    async def reaches_back(self, cursor: int | None, above: Stamp | None) -> bool:
+        """Whether the log still has everything after that point."""
+        if cursor is not None:
+            return cursor >= self.figures.first - 1
+        assert above is not None
+        if self.figures.first == 1:
+            return True
+        return above.clock >= await self.do(lambda store: store.pruned_below)
+
+    def range_is(self, low: int, high: int) -> tuple[int, bytes, tuple[tuple[OpId, Stamp], ...] | None]:
+        """(count, digest, ids if they are few) of the log between two clocks. In any thread."""
+        with self.readers.replica() as replica:
+            stamped = replica.range_ids(low, high)
+            count, digest = replica.range_digest(low, high)
+        return count, digest, tuple(stamped) if len(stamped) <= OFFER_MAX_IDS else None
+
+    def stamped_up_to(self, stable: Stamp) -> list[tuple[OpId, Stamp]]:
+        """What our log holds at or below a stamp. In any thread."""
+        with self.readers.replica() as replica:
+            return [(op, stamp) for op, stamp in replica.range_ids(0, stable.clock + 1) if stamp <= stable]
+
+    def entries_of(self, stamped: Sequence[tuple[OpId, Stamp]]) -> list[Entry]:
+        """Operations of our log to hand over. In any thread."""
+        with self.readers.replica() as replica:
+            found = ((stamp, replica.operation(op)) for op, stamp in stamped)
+            return [Entry(0, stamp, op) for stamp, op in found if op is not None]
+
+    async def load_snapshot(self, server: ServerId, url: str) -> None:
+        """Become what that peer is, with what only we have on top. A new epoch."""
+        snapshot = await self.source.snapshot(self.name, url)
+        try:
+            again = await self.do(
+                lambda store: store.load(snapshot.rows(), server, snapshot.epoch, snapshot.head), sync=True
+            )
+        finally:
+            snapshot.close()
+        self.epoch = self._store.epoch
+        log.warning("volume %s took a snapshot of %s; %d operations of ours came on top", self.name, url, again)
+        self.wanted.add(await self.do(lambda store: store.wanted()))
+        self.reset(f"a snapshot of {url} was loaded")
+
+    async def begin_epoch(self, reason: str) -> None:
+        """Our log is not the one that others have read: positions begin anew, and we read everything again."""
+        log.warning("volume %s begins a new epoch: %s", self.name, reason)
+        self.epoch = await self.do(lambda store: store.begin_epoch(), sync=True)
+        self.reset(f"new epoch: {reason}")
+
+    def reset(self, reason: str) -> None:
+        """Drop every connection; all are dialled again."""
+        for conversation in list(self.conversations):
+            conversation.drop(GdahError(reason))
+        self.reset_links(reason)
+
+    def reset_links(self, reason: str) -> None:
+        for link in list(self.links.values()):
+            link.drop(reason)
+
+    def meet_again(self, reason: str) -> None:
+        """Drop the lanes of peers, both ways; mounts stay."""
+        for conversation in list(self.conversations):
+            if conversation.is_peer:
+                conversation.drop(Unreachable(reason))
+        self.reset_links(reason)
+
+    def stood_still(self, now: float) -> bool:
+        """Whether this process did not run for a while: then silence says nothing about others."""
+        return now - self.last_tick > STILL_LIMIT_S
+
+    # --- signs of life
+
+    @property
+    def stable_for_readers(self) -> Stamp:
+        return self.figures.stable
+
+    def beat(self, *, sent_us: int, echo_us: int, read: int = 0, live: bool = True) -> Beat:
+        figures = self.figures
+        return Beat(
+            sent_us=sent_us,
+            echo_us=echo_us,
+            head=figures.head,
+            operations=figures.operations,
+            digest=figures.digest,
+            everywhere=self.replication.everywhere,
+            stable=figures.stable if live else ZERO,
+            promise=figures.promise,
+            read=read,
+            free_bytes=self.free_bytes,
+            lag=self.replication.lag,
+            busy=self.busy,
+            sequencer=self.replication.sequencer,
+            trouble=self.trouble,
+        )
+
+    def now_us(self) -> int:
+        """For `sent_us`: the clock that leases are counted on."""
+        return int(self.monotonic() * 1e6)
+
+    def subscribe(self, subscription: Subscription) -> None:
+        self.feeds.add(subscription)
+
+
+def inline_blobs(chunks: dict[ChunkHash, bytes]) -> tuple[Blob, ...]:
+    """Those small enough to ride in the operation."""
+    return tuple(Blob(name, data) for name, data in chunks.items() if len(data) <= INLINE_MAX_BYTES)

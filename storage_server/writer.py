@@ -1,0 +1,169 @@
+"""The one thread that writes a volume: takes what is queued, makes one transaction of it, tells the results.
+
+Group commit: whatever has come in while a transaction was under way is the next one. A job that fails refuses itself
+and harms no other: the batch is rolled back and its jobs run again one by one. A disk that is full refuses the jobs
+(NoSpace) and the server lives on; any other failure of the disk (StorageFailed) ends the server: nothing is told then,
+nothing is tried again.
+
+Threading: `submit` from any thread; `run` of a job in the writer's thread inside a transaction; `deliver` is called in
+the writer's thread, after the commit, once a batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gdah_volume.errors import FileSystemError, GdahError, NoSpace, RequestError, StorageFailed
+from storage_server.ports import Figures, Published, StaleLease, Submission
+from storage_server.volume_store import VolumeStore
+
+log = logging.getLogger("storage_server")
+
+BATCH_MAX_JOBS = 256
+BATCH_MAX_S = 0.05
+"""A batch that has run so long commits: whoever waits for its first job has waited enough."""
+
+_REFUSALS = (FileSystemError, RequestError, StaleLease)
+"""What a job raises before it has changed anything."""
+
+
+@dataclass(slots=True)
+class Job:
+    """`done` gets the result or the exception, on the event loop; a job for a `submission` has none: its result goes to
+    the replication together with the others of its batch."""
+
+    run: Callable[[VolumeStore], Any]
+    done: Callable[[Any], None] | None = None
+    sync: bool = False
+    submission: Submission | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A committed batch."""
+
+    results: list[tuple[Job, Any]]
+    published: list[Published]
+    figures: Figures
+
+
+class Writer:
+    def __init__(
+        self,
+        name: str,
+        store: VolumeStore,
+        deliver: Callable[[Outcome], None],
+        failed: Callable[[GdahError], None],
+        lock: threading.RLock,
+    ) -> None:
+        """`lock` is held whenever the database is in use here; the chunk store shares it."""
+        self._lock = lock
+        self._store = store
+        self._deliver = deliver
+        self._failed = failed
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name=f"writer-{name}", daemon=True)
+        self.busy_s = 0.0
+        """Time spent in batches, ever; for the load figure."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        self._queue.put(job)
+
+    @property
+    def queued(self) -> int:
+        return self._queue.qsize()
+
+    def stop(self, timeout_s: float = 10.0) -> bool:
+        """Finish what is queued, then end; False if it did not in time."""
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _loop(self) -> None:
+        while True:
+            job = self._queue.get()
+            if job is None:
+                return
+            started = time.monotonic()
+            with self._lock:
+                last = not self._batch(job, started)
+            self.busy_s += time.monotonic() - started
+            if last:
+                return
+
+    def _batch(self, first: Job, started: float) -> bool:
+        """False: it is the last one."""
+        jobs: list[Job] = []
+        results: list[Any] = []
+        ended = False
+        try:
+            try:
+                with self._store.database.transaction():
+                    job: Job | None = first
+                    while job is not None:
+                        jobs.append(job)
+                        results.append(self._run(job))
+                        if len(jobs) >= BATCH_MAX_JOBS or time.monotonic() - started > BATCH_MAX_S:
+                            break
+                        job, ended = self._next()
+                    self._sync_before_commit(jobs)
+                published = self._store.published
+            except StorageFailed:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it was, each job alone shows whose it is
+                log.debug("a batch of %d jobs failed: %r", len(jobs), error)
+                published = []
+                results = [self._alone(job, published) for job in jobs]
+        except StorageFailed as error:
+            self._failed(error)
+            return False
+        self._store.published = []
+        self._deliver(Outcome(list(zip(jobs, results, strict=True)), published, self._store.figures()))
+        return not ended
+
+    def _next(self) -> tuple[Job | None, bool]:
+        try:
+            job = self._queue.get_nowait()
+        except queue.Empty:
+            return None, False
+        return job, job is None
+
+    def _run(self, job: Job) -> Any:
+        try:
+            return job.run(self._store)
+        except _REFUSALS as refusal:
+            if isinstance(refusal, NoSpace):
+                raise
+            return refusal
+
+    def _sync_before_commit(self, jobs: list[Job]) -> None:
+        if any(job.sync for job in jobs):
+            self._store.chunks.sync()
+            with self._store.database.transaction(sync=True):
+                pass
+
+    def _alone(self, job: Job, published: list[Published]) -> Any:
+        """One job in a transaction of its own; its failure is its result."""
+        self._store.published = []
+        try:
+            with self._store.database.transaction():
+                result = self._run(job)
+                self._sync_before_commit([job])
+        except StorageFailed:
+            raise
+        except GdahError as error:
+            return error
+        except Exception as error:
+            log.exception("a job of the writer failed")
+            return error
+        published.extend(self._store.published)
+        return result
