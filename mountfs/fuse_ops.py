@@ -98,11 +98,16 @@ class FuseOps:
                 self._failed(name)
                 answer = (reply_err, errno.EIO)
             try:
-                if answer[0](request, *answer[1:]):
-                    handlers.take_back(name, args, answer)
+                refused = answer[0](request, *answer[1:])
             except BaseException:  # noqa: BLE001 - raised before libfuse was called: nothing was answered yet
                 self._failed(name)
                 reply_err(request, errno.EIO)
+                return
+            if refused:  # answered and freed all the same
+                try:
+                    handlers.take_back(name, args, answer)
+                except BaseException:  # noqa: BLE001
+                    self._failed(name)
 
         return callback
 
