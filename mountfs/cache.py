@@ -86,7 +86,7 @@ class ReadAhead:
             self._expected = offset + size
             return range(0)
         self._expected = max(self._expected, offset + size)
-        if self._until > last + self.window // 2:
+        if self.window and self._until - last - 1 >= max(1, self.window // 2):
             return range(0)
         self.window = min(max(1, self.window * 2), AHEAD_MAX_CHUNKS)
         start = max(self._until, last + 1)

@@ -231,7 +231,7 @@ def _replaced(tree: Tree, moving: LinkView, there: LinkView) -> Replaced:
         rev=there.rev,
         node=there.node,
         version=tree.seen_version(there.node),
-        last=not is_dir and tree.is_last_name(there),
+        last=is_dir or tree.is_last_name(there),
         is_dir=is_dir,
         also=tree.aliases_into(there.node),
     )

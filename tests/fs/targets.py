@@ -5,11 +5,13 @@ Paths are bytes relative to the root of the target. Errors are OSErrors with an 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import stat
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from gdah_volume.errors import GdahError
 from mountfs.ports import AttrChange, Caller, Stat
@@ -203,6 +205,54 @@ def _seen_os(found: os.stat_result) -> Seen:
         rdev=found.st_rdev,
         blocks=found.st_blocks,
     )
+
+
+DEADLINE_S = 60.0
+
+
+class MountTarget(FolderTarget):
+    """A folder of a mount. The calls of FolderTarget are made by a helper process, so that a mount that hangs does not
+    take the test along; errors come back with their errno."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, "mount")
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._helper = context.Process(target=_serve, args=(root, theirs), daemon=True)
+        self._helper.start()
+        theirs.close()
+
+    def shut(self) -> None:
+        self._helper.kill()
+        self._helper.join(5)
+        self._pipe.close()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_") or name in ("name", "shut"):
+            return object.__getattribute__(self, name)
+        return lambda *args: self._call(name, args)
+
+    def _call(self, name: str, args: tuple[Any, ...]) -> Any:
+        self._pipe.send((name, args))
+        assert self._pipe.poll(DEADLINE_S), f"{name}{args!r:.200} did not return within {DEADLINE_S:.0f} s"
+        answer = self._pipe.recv()
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+
+def _serve(root: Path, pipe: Connection) -> None:
+    target = FolderTarget(root)
+    os.umask(0o022)
+    while True:
+        try:
+            name, args = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(getattr(target, name)(*args))
+        except OSError as error:
+            pipe.send(error)
 
 
 class ObjectTarget:
