@@ -96,11 +96,11 @@ class Outbox:
             return record if record is not None and record.session == session else None
 
     def least_copies(self) -> int | None:
-        """How many servers hold each record, at least; None: all servers hold all."""
+        """How many servers hold what programs were told is done, at least; None: all servers hold all."""
         with self._lock:
-            if self._unacked:
+            if any(record.told for record in self._unacked.values()):
                 return 0
-            return min((record.copies for record in self._records.values()), default=None)
+            return min((record.copies for record in self._records.values() if record.acked), default=None)
 
     def wait_until_answered(self, timeout_s: float) -> bool:
         with self._changed:

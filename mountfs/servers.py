@@ -47,6 +47,7 @@ class Choice:
     rival_since: float = 0.0
 
 
+ONLY_ONE = "the only server that answers"
 NO_CHOICE = Choice(None, "no server was reached yet")
 
 
@@ -63,7 +64,7 @@ def choose(servers: Sequence[Figures], before: Choice, now: float, lost: str | N
     if current is None:
         return Choice(best.url, _first_reason(best, len(usable), len(servers), before, lost))
     if best is current or not _much_cheaper(best, current):
-        return Choice(current.url, before.why)
+        return Choice(current.url, _still(before.why, len(usable)))
     if current.trouble and not best.trouble:
         return Choice(best.url, _better_reason(best, current))
     if before.rival != best.url:
@@ -71,6 +72,10 @@ def choose(servers: Sequence[Figures], before: Choice, now: float, lost: str | N
     if now - before.rival_since < HOLD_S:
         return Choice(current.url, before.why, best.url, before.rival_since)
     return Choice(best.url, _better_reason(best, current))
+
+
+def _still(why: str, usable: int) -> str:
+    return "it was the first to answer, and no other is much better" if why == ONLY_ONE and usable > 1 else why
 
 
 def _much_cheaper(one: Figures, other: Figures) -> bool:
@@ -81,7 +86,7 @@ def _first_reason(best: Figures, usable: int, of: int, before: Choice, lost: str
     if lost is not None and before.url is not None and before.url != best.url:
         return f"{before.url} is lost ({lost}); this one answers in {best.latency_ms:.1f} ms"
     if usable == 1 and of > 1:
-        return "the only server that answers"
+        return ONLY_ONE
     if of == 1:
         return "the only server"
     return f"answers in {best.latency_ms:.1f} ms"

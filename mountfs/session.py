@@ -11,10 +11,12 @@ Operations are sent from the end of HANDING on: what was handed over comes befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gdah_volume.content import INLINE_MAX_BYTES, ChunkHash
 from gdah_volume.ids import OpId
 from gdah_volume.operations import Operation, chunks_in
 from gdah_volume.stamps import Stamp
@@ -26,8 +28,10 @@ from gdah_volume.wire import (
     Entry,
     Welcome,
 )
-from mountfs.mirror import FeedState
+from mountfs.mirror import FeedState, Mirror
 from mountfs.ports import ServerLink
+
+log = logging.getLogger("mountfs.session")
 
 CATCH_UP_MAX = 20_000
 """With a longer log to read than this, reading only above the stable point is cheaper."""
@@ -99,3 +103,41 @@ def batches(
         size += cost
     if batch:
         yield tuple(batch)
+
+
+def hand_over(
+    session: Session, ids: Sequence[OpId], mirror: Mirror, content: Callable[[ChunkHash], bytes | None]
+) -> bool:
+    """Answer one Want. True: that was the last one. Raises Unreachable."""
+    link = session.link
+    session.offers_out -= 1
+    for start in range(0, len(ids), BATCH_MAX_ENTRIES):
+        with mirror.lock:
+            wanted = list(_known(mirror, ids[start : start + BATCH_MAX_ENTRIES]))
+        for batch in batches(wanted, lambda op: small_content(op, content)):
+            link.hand_over(batch, last=False)
+            session.handed += len(batch)
+    if session.offers_out > 0:
+        return False
+    if session.handed:
+        link.hand_over((), last=True)
+        log.info("handed over operations=%d to=%s", session.handed, link.url)
+    return True
+
+
+def _known(mirror: Mirror, ids: Sequence[OpId]) -> Iterator[tuple[Stamp, Operation]]:
+    for name in ids:
+        op, stamp = mirror.replica.operation(name), mirror.replica.stamp_of(name)
+        if op is not None and stamp is not None and not stamp.is_pending:
+            yield stamp, op
+
+
+def small_content(op: Operation, content: Callable[[ChunkHash], bytes | None]) -> tuple[Blob, ...]:
+    """The chunks of an operation that may ride in a message, as far as they are on this device."""
+    found: list[Blob] = []
+    for chunk in chunks_in(op):
+        if chunk.length <= INLINE_MAX_BYTES:
+            data = content(chunk.hash)
+            if data is not None:
+                found.append(Blob(chunk.hash, data))
+    return tuple(found)

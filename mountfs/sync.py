@@ -13,7 +13,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -89,9 +89,10 @@ class _Client(msgspec.Struct):
 
 
 class SyncSide:
-    def __init__(self, settings: Settings) -> None:
-        """Opens what is on disk and recovers it; needs no server. Raises InvalidArgument when another mount
-        uses the folder, StorageFailed when the disk does not work."""
+    def __init__(self, settings: Settings, keep: Iterable[ChunkHash] = ()) -> None:
+        """Opens what is on disk and recovers it; needs no server. `keep`: dirty chunks that no operation
+        names yet but the journals of files that were open. Raises InvalidArgument when another mount uses the
+        folder, StorageFailed when the disk does not work."""
         folder = settings.cache_dir / settings.volume
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -111,6 +112,10 @@ class SyncSide:
             lambda: free_bytes(folder),
             self.mirror.changing,
         )
+        for name in keep:
+            kept = store.get(name)
+            if kept is not None:
+                self.dirty.store(kept)  # before the change log forgets what it does not know
         self.changelog = ChangeLog(self.mirror, self.dirty, self.author, replicated=settings.durability == "replicated")
         tls = _tls(settings.ca)
         link_settings = LinkSettings(settings.volume, self.author, settings.device, SOFTWARE, settings.token, tls)
@@ -160,9 +165,9 @@ class SyncSide:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        self.upstream.stop()
         for dialler in self._diallers:
             dialler.stop()
-        self.upstream.stop()
         self.uploads.stop()
         if self._timer.is_alive():
             self._timer.join(5.0)

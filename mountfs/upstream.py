@@ -17,24 +17,23 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
 
-from gdah_volume.content import INLINE_MAX_BYTES, ChunkHash
-from gdah_volume.errors import GdahError, OutOfOrder, Unreachable, from_code
+from gdah_volume.content import ChunkHash
+from gdah_volume.errors import GdahError, Unreachable, from_code
 from gdah_volume.ids import OpId
-from gdah_volume.operations import Operation, chunks_in
+from gdah_volume.operations import chunks_in
 from gdah_volume.stamps import Stamp
-from gdah_volume.wire import SILENCE_LIMIT_S, Blob, Entry, Welcome
+from gdah_volume.wire import SILENCE_LIMIT_S, Entry, Welcome
 from mountfs.changelog import ChangeLog
+from mountfs.feeding import Feeding, Snapshots
 from mountfs.mirror import Mirror
 from mountfs.pending import Record
 from mountfs.ports import ServerHealth, ServerLink
 from mountfs.sending import CONTENT_BYTES_PER_S, Sending
 from mountfs.servers import NO_CHOICE, Choice, Figures, choose
-from mountfs.session import Session, batches, offers, subscription
+from mountfs.session import Session, hand_over, offers
 from mountfs.uploads import Uploads
 
 log = logging.getLogger("mountfs.upstream")
@@ -47,15 +46,6 @@ HANDING_LIMIT_S = 2.0
 QUEUED_ENTRIES_MAX = 4096
 """Fed and not yet applied; with more the link is not read, for a while."""
 BACKPRESSURE_S = 2.0
-
-
-class Snapshots(Protocol):
-    """Fetches a snapshot in a thread of its own; `done` gets the file, or the error."""
-
-    def fetch(self, url: str, done: Callable[[Path | GdahError], None]) -> None: ...
-    def read(self, path: Path) -> Any:
-        """(header, batches) of a fetched one."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +73,6 @@ class Upstream:
         self._log = changelog
         self._outbox = changelog.outbox
         self._uploads = uploads
-        self._snapshots = snapshots
         self._servers: list[tuple[str, ServerHealth]] = []
         self._content = content
         self._monotonic = monotonic
@@ -97,6 +86,7 @@ class Upstream:
         self._beats = threading.Condition()
         self._beat_count = 0
         self._caught_up = False
+        self._feeding = Feeding(mirror, changelog, snapshots, self._posted.put, lambda: self._session)
         self.sending = Sending(mirror, changelog, uploads, self._posted.put, monotonic)
         changelog.set_sender(self.sending)
         self._thread = threading.Thread(target=self._steer, name="steering", daemon=True)
@@ -184,7 +174,7 @@ class Upstream:
             self._posted.put(lambda: self._refuse(op, from_code(code, message), session.number))
 
     def on_want(self, link: ServerLink, ids: tuple[OpId, ...]) -> None:
-        self._posted.put(lambda: self._hand_over(link, ids))
+        self._posted.put(lambda: self._wanted(link, ids))
 
     def on_handed_over(self, link: ServerLink, head: int) -> None:  # noqa: ARG002
         session = self._session
@@ -192,7 +182,7 @@ class Upstream:
             session.answered_at = self._monotonic()
 
     def on_snapshot_needed(self, link: ServerLink, first: int) -> None:  # noqa: ARG002
-        self._posted.put(lambda: self._load_from(link))
+        self._posted.put(lambda: self._snapshot_needed(link))
 
     def on_beat(self, link: ServerLink) -> None:
         health = link.health
@@ -251,27 +241,14 @@ class Upstream:
 
     def _feed(self, link: ServerLink, entries: list[Entry], everywhere: int) -> None:
         session = self._session
-        if session is None or session.link is not link or not session.subscribed:
-            return
-        feed = session.feed
-        for entry in entries:
-            self._outbox.fed(feed.key, entry.position, entry.op.id)
-        try:
-            self._mirror.apply(feed, entries)
-        except OutOfOrder as error:
-            log.warning("the mirror does not fit the feed, it is loaded anew: %s", error)
-            self._load_from(link)
-            return
-        feed.spread(everywhere)
-        self._outbox.spread(feed.key, min(feed.everywhere, feed.read))
+        if session is not None and session.link is link:
+            self._feeding.feed(session, entries, everywhere)
 
     def _beaten(self, link: ServerLink, everywhere: int, head: int, stable: Stamp, digest: bytes) -> None:
         session = self._session
         if session is None or session.link is not link or session.phase != "live":
             return
-        self._mirror.settle(session.feed, everywhere=everywhere, head=head, stable=stable, digest=digest)
-        self._outbox.spread(session.feed.key, min(session.feed.everywhere, session.feed.read))
-        self._log.sweep()
+        self._feeding.beaten(session, everywhere=everywhere, head=head, stable=stable, digest=digest)
         with self._beats:
             self._beat_count += 1
             self._caught_up = session.feed.read >= head
@@ -352,44 +329,21 @@ class Upstream:
         except Unreachable:
             return  # `on_down` follows
 
-    def _hand_over(self, link: ServerLink, ids: tuple[OpId, ...]) -> None:
+    def _wanted(self, link: ServerLink, ids: tuple[OpId, ...]) -> None:
         session = self._session
         if session is None or session.link is not link or session.phase != "handing":
             return
         session.answered_at = self._monotonic()
-        session.offers_out -= 1
         try:
-            for start in range(0, len(ids), 512):
-                with self._mirror.lock:
-                    wanted = self._known(ids[start : start + 512])
-                for batch in batches(wanted, self._small_content):
-                    link.hand_over(batch, last=False)
-                    session.handed += len(batch)
-            if session.offers_out == 0:
-                if session.handed:
-                    link.hand_over((), last=True)
-                    log.info("handed over %d operations to %s", session.handed, link.url)
+            if hand_over(session, ids, self._mirror, self._content):
                 self._go_live(session)
         except Unreachable:
             return  # `on_down` follows
 
-    def _known(self, ids: Sequence[OpId]) -> list[tuple[Stamp, Operation]]:
-        replica = self._mirror.replica
-        found: list[tuple[Stamp, Operation]] = []
-        for op_id in ids:
-            op, stamp = replica.operation(op_id), replica.stamp_of(op_id)
-            if op is not None and stamp is not None and not stamp.is_pending:
-                found.append((stamp, op))
-        return found
-
-    def _small_content(self, op: Operation) -> tuple[Blob, ...]:
-        blobs = []
-        for chunk in chunks_in(op):
-            if chunk.length <= INLINE_MAX_BYTES:
-                data = self._content(chunk.hash)
-                if data is not None:
-                    blobs.append(Blob(chunk.hash, data))
-        return tuple(blobs)
+    def _snapshot_needed(self, link: ServerLink) -> None:
+        session = self._session
+        if session is not None and session.link is link:
+            self._feeding.load(session)
 
     def _go_live(self, session: Session) -> None:
         """What it lacked is on its way: read its feed, send."""
@@ -398,24 +352,9 @@ class Upstream:
         self._uploads.aim(session.link.url, self.of)
         self.sending.answering = True
         self.disconnected_since = None
-        self._subscribe(session)
+        self._feeding.begin(session)
         self._lend_content()
         self.sending.pump_all()
-
-    def _subscribe(self, session: Session) -> None:
-        with self._mirror.lock:
-            stable = self._mirror.replica.stable
-        plan = subscription(session.feed, session.welcome, stable, empty=self._mirror.empty)
-        if plan.snapshot:
-            self._load_from(session.link)
-            return
-        if plan.cursor is None:
-            session.feed.begin(0)
-        if plan.cursor in (None, 0):
-            self._outbox.forget_feed(session.feed.key)
-        session.link.subscribe(plan.cursor, plan.above)
-        session.subscribed = True
-        session.phase = "live"
 
     def _lend_content(self) -> None:
         """Large content of operations that are not everywhere: this server may lack it, and we are the ones
@@ -423,44 +362,6 @@ class Upstream:
         for record in self._outbox.acked():
             for chunk in record.chunks:
                 self._uploads.hint(chunk)
-
-    def _load_from(self, link: ServerLink) -> None:
-        session = self._session
-        if session is None or session.link is not link:
-            return
-        session.phase = "loading"
-        session.subscribed = False
-
-        def done(result: Path | GdahError) -> None:
-            self._posted.put(lambda: self._loaded(session, result))
-
-        self._snapshots.fetch(link.url, done)
-
-    def _loaded(self, session: Session, result: Path | GdahError) -> None:
-        if self._session is not session:
-            return
-        if isinstance(result, GdahError):
-            session.link.drop(f"no snapshot: {result}")
-            return
-        try:
-            header, rows = self._snapshots.read(result)
-            if (header.server, header.epoch) != (session.link.server, session.link.epoch):
-                raise OutOfOrder("the snapshot is of another epoch")
-            self._mirror.load(session.feed, rows)
-            self._log.keep_only_known()
-            self._outbox.forget_feed(session.feed.key)
-            with self._mirror.lock:
-                stable = self._mirror.replica.stable
-            session.link.subscribe(None, stable)
-        except Unreachable:
-            return  # `on_down` follows
-        except GdahError as error:
-            session.link.drop(f"the snapshot does not load: {error}")
-            return
-        finally:
-            result.unlink(missing_ok=True)
-        session.subscribed = True
-        session.phase = "live"
 
     # --- refusals and time
 

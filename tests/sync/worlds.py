@@ -22,50 +22,11 @@ from mountfs.pending import Ticket
 _boots = itertools.count(1)
 
 
-class World:
-    """Everything that one run of a mount keeps on disk. `again()` is the same folder after kill -9."""
+class Programs:
+    """What programs do, through any change log."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        replicated: bool = True,
-        limits: Limits | None = None,
-        free: Callable[[], int] = lambda: 1 << 40,
-        client: str = "laptop-a1b2c3",
-        records_max: int = 1_000_000,
-    ) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self.database = Database(folder / "mirror.db")
-        self.mirror = Mirror(Replica(self.database))
-        self.store = ChunkStore(folder / "dirty", self.database, lock=self.mirror.lock)
-        self.dirty = DirtyChunks(self.store, limits or Limits(), free, self.mirror.changing)
-        self.adopted: dict[bytes, bytes] = {}
-        self.dirty.on_gone = self.adopted.__setitem__
-        self.client = client
-        self._settings = {"replicated": replicated, "records_max": records_max}
-        self._limits = limits
-        self._free = free
-        self.log = ChangeLog(
-            self.mirror,
-            self.dirty,
-            Author(f"{client}-{next(_boots):08x}"),
-            replicated=replicated,
-            records_max=records_max,
-        )
-
-    def again(self) -> World:
-        self.database.close()
-        return World(
-            self.folder,
-            replicated=bool(self._settings["replicated"]),
-            limits=self._limits,
-            free=self._free,
-            client=self.client,
-        )
-
-    # --- what programs do
+    mirror: Mirror
+    log: ChangeLog
 
     def create(
         self, name: str, *, kind: str = "file", parent: NodeId = ROOT, wait: bool = True, sync: bool = False
@@ -138,8 +99,60 @@ class World:
         with self.mirror.lock:
             return [name.decode() for name, _, _ in self.mirror.tree.entries(ROOT)]
 
+
+class World(Programs):
+    """Everything that one run of a mount keeps on disk. `again()` is the same folder after kill -9."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        replicated: bool = True,
+        limits: Limits | None = None,
+        free: Callable[[], int] = lambda: 1 << 40,
+        client: str = "laptop-a1b2c3",
+        records_max: int = 1_000_000,
+    ) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.database = Database(folder / "mirror.db")
+        self.mirror = Mirror(Replica(self.database))
+        self.store = ChunkStore(folder / "dirty", self.database, lock=self.mirror.lock)
+        self.dirty = DirtyChunks(self.store, limits or Limits(), free, self.mirror.changing)
+        self.adopted: dict[bytes, bytes] = {}
+        self.dirty.on_gone = self.adopted.__setitem__
+        self.client = client
+        self._settings = {"replicated": replicated, "records_max": records_max}
+        self._limits = limits
+        self._free = free
+        self.log = ChangeLog(
+            self.mirror,
+            self.dirty,
+            Author(f"{client}-{next(_boots):08x}"),
+            replicated=replicated,
+            records_max=records_max,
+        )
+
+    def again(self) -> World:
+        self.database.close()
+        return World(
+            self.folder,
+            replicated=bool(self._settings["replicated"]),
+            limits=self._limits,
+            free=self._free,
+            client=self.client,
+        )
+
     def in_thread(self, work: Callable[[], object]) -> Waiter:
         return Waiter(work)
+
+
+class Through(Programs):
+    """Programs on a whole sync side."""
+
+    def __init__(self, mirror: Mirror, log: ChangeLog) -> None:
+        self.mirror = mirror
+        self.log = log
 
 
 class Waiter:

@@ -1,0 +1,124 @@
+"""Feeding: the log of the server in use goes into the mirror, from a cursor, above a stamp, or by a snapshot.
+
+Also tells the change log which of its operations stand where in that log, and what every server holds.
+
+Threading: the steering thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from gdah_volume.errors import GdahError, OutOfOrder, Unreachable
+from gdah_volume.stamps import Stamp
+from gdah_volume.wire import Entry
+from mountfs.changelog import ChangeLog
+from mountfs.mirror import Mirror
+from mountfs.session import Session, subscription
+
+log = logging.getLogger("mountfs.feeding")
+
+
+class Snapshots(Protocol):
+    """Fetches a snapshot in a thread of its own; `done` gets the file, or the error."""
+
+    def fetch(self, url: str, done: Callable[[Path | GdahError], None]) -> None: ...
+    def read(self, path: Path) -> Any:
+        """(header, batches) of a fetched one."""
+        ...
+
+
+class Feeding:
+    def __init__(
+        self,
+        mirror: Mirror,
+        changelog: ChangeLog,
+        snapshots: Snapshots,
+        later: Callable[[Callable[[], None]], None],
+        current: Callable[[], Session | None],
+    ) -> None:
+        """`later` lets the steering thread call something soon; `current` is the session that counts."""
+        self._mirror = mirror
+        self._log = changelog
+        self._outbox = changelog.outbox
+        self._snapshots = snapshots
+        self._later = later
+        self._current = current
+
+    def begin(self, session: Session) -> None:
+        """Read the server's log from where it makes sense. Raises Unreachable."""
+        with self._mirror.lock:
+            stable = self._mirror.replica.stable
+        plan = subscription(session.feed, session.welcome, stable, empty=self._mirror.empty)
+        if plan.snapshot:
+            self.load(session)
+            return
+        if plan.cursor is None:
+            session.feed.begin(0)
+        if plan.cursor in (None, 0):
+            self._outbox.forget_feed(session.feed.key)
+        session.link.subscribe(plan.cursor, plan.above)
+        session.subscribed = True
+        session.phase = "live"
+
+    def feed(self, session: Session, entries: list[Entry], everywhere: int) -> None:
+        """Entries of the log of the server in use, in order; every member holds it up to `everywhere`."""
+        if not session.subscribed:
+            return
+        feed = session.feed
+        for entry in entries:
+            self._outbox.fed(feed.key, entry.position, entry.op.id)
+        try:
+            self._mirror.apply(feed, entries)
+        except OutOfOrder as error:
+            log.warning("the mirror does not fit the feed, it is loaded anew: %s", error)
+            self.load(session)
+            return
+        feed.spread(everywhere)
+        self._outbox.spread(feed.key, min(feed.everywhere, feed.read))
+
+    def beaten(self, session: Session, *, everywhere: int, head: int, stable: Stamp, digest: bytes) -> None:
+        """What the server's beat said of its log."""
+        feed = session.feed
+        self._mirror.settle(feed, everywhere=everywhere, head=head, stable=stable, digest=digest)
+        self._outbox.spread(feed.key, min(feed.everywhere, feed.read))
+        self._log.sweep()
+
+    def load(self, session: Session) -> None:
+        """The log does not lead to where the mirror is: take the whole tree instead."""
+        session.phase = "loading"
+        session.subscribed = False
+
+        def done(result: Path | GdahError) -> None:
+            self._later(lambda: self._loaded(session, result))
+
+        self._snapshots.fetch(session.link.url, done)
+
+    def _loaded(self, session: Session, result: Path | GdahError) -> None:
+        if self._current() is not session:
+            return
+        if isinstance(result, GdahError):
+            session.link.drop(f"no snapshot: {result}")
+            return
+        try:
+            header, rows = self._snapshots.read(result)
+            if (header.server, header.epoch) != (session.link.server, session.link.epoch):
+                raise OutOfOrder("the snapshot is of another epoch")
+            self._mirror.load(session.feed, rows)
+            self._log.keep_only_known()
+            self._outbox.forget_feed(session.feed.key)
+            with self._mirror.lock:
+                stable = self._mirror.replica.stable
+            session.link.subscribe(None, stable)
+        except Unreachable:
+            return  # `on_down` follows
+        except GdahError as error:
+            session.link.drop(f"the snapshot does not load: {error}")
+            return
+        finally:
+            result.unlink(missing_ok=True)
+        session.subscribed = True
+        session.phase = "live"
