@@ -14,11 +14,7 @@ Threading: one thread, inside a transaction of the database. After a roll back o
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable
-from heapq import heappop, heappush
-
-import msgspec
+from heapq import heapify, heappop, heappush
 
 from gdah_volume.database import Database
 from gdah_volume.errors import FileSystemError
@@ -26,98 +22,15 @@ from gdah_volume.evaluation import Evaluation
 from gdah_volume.ids import OpId
 from gdah_volume.log import Log
 from gdah_volume.operations import Operation
-from gdah_volume.rows import MEMBERS, READ, WRITTEN, Before, Key, Order
+from gdah_volume.rows import Before, Order
 from gdah_volume.rules import fold
 from gdah_volume.stamps import PENDING_CLOCK, Stamp
 from gdah_volume.store import Store
 from gdah_volume.times import note_times
-
-
-class Undo(msgspec.Struct, array_like=True):
-    """What is kept of an applied operation: how to take it back, and what it touched (mode, table, id[, name])."""
-
-    before: Before
-    touched: list[tuple[int, str, str]]
-    places: list[tuple[int, str, bytes]]
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Undo)
+from gdah_volume.undo import TouchIndex, Undo, pack_undo, touched_by, unpack_undo
 
 STALE_MIN = 10_000
-
-
-def _pack(before: Before, touched: dict[Key, int]) -> bytes:
-    plain: list[tuple[int, str, str]] = []
-    places: list[tuple[int, str, bytes]] = []
-    for key, mode in touched.items():
-        if len(key) == 3:
-            places.append((mode, key[1], key[2]))
-        else:
-            plain.append((mode, key[0], key[1]))
-    return _encoder.encode(Undo(before, plain, places))
-
-
-def _touched(undo: Undo) -> Iterable[tuple[Key, int]]:
-    for mode, table, name in undo.touched:
-        yield (table, name), mode
-    for mode, parent, raw in undo.places:
-        yield ("at", parent, raw), mode
-
-
-class _Index:
-    """Which operations touched a key, by mode, in the order of the fold. Keys by their hash: two that share one only
-    clash needlessly."""
-
-    _MODES = (READ, WRITTEN, MEMBERS)
-
-    def __init__(self) -> None:
-        self._by_mode: dict[int, dict[int, list[Order]]] = {mode: {} for mode in self._MODES}
-        self.count = 0
-
-    def add(self, order: Order, touched: Iterable[tuple[Key, int]]) -> None:
-        self.count += 1
-        for key, modes in touched:
-            hashed = hash(key)
-            for mode in self._MODES:
-                if modes & mode:
-                    orders = self._by_mode[mode].get(hashed)
-                    if orders is None:
-                        self._by_mode[mode][hashed] = [order]
-                    elif orders[-1] < order:
-                        orders.append(order)
-                    else:
-                        insort(orders, order)
-
-    def remove(self, order: Order, touched: Iterable[tuple[Key, int]]) -> None:
-        self.count -= 1
-        for key, modes in touched:
-            hashed = hash(key)
-            for mode in self._MODES:
-                if modes & mode:
-                    orders = self._by_mode[mode][hashed]
-                    del orders[bisect_left(orders, order)]
-                    if not orders:
-                        del self._by_mode[mode][hashed]
-
-    def clashing(self, above: Order, touched: Iterable[tuple[Key, int]], below: Order | None = None) -> set[Order]:
-        """Operations in (above, below) that must keep their order to one that touched these keys."""
-        found: set[Order] = set()
-        reads, writes, members = (self._by_mode[mode] for mode in self._MODES)
-        for key, modes in touched:
-            hashed = hash(key)
-            against = [writes]
-            if modes & (WRITTEN | MEMBERS):
-                against.append(reads)
-            if modes & (WRITTEN | READ):
-                against.append(members)
-            for orders_of in against:
-                orders = orders_of.get(hashed)
-                if orders is None or orders[-1] <= above:
-                    continue
-                end = len(orders) if below is None else bisect_left(orders, below)
-                found.update(orders[bisect_right(orders, above) : end])
-        return found
+"""Entries of the index that lie below the stable point, before it is thrown away."""
 
 
 class Engine:
@@ -128,7 +41,7 @@ class Engine:
         self._db = database
         self._store = store
         self._log = log
-        self._index: _Index | None = None
+        self._index: TouchIndex | None = None
         self._stale = 0
         self.original = Before(nodes={}, aliases={}, attrs={}, files={}, links={}, versions={}, last={})
         """The rows as they were when `begin` was called, of those that were written since."""
@@ -147,16 +60,24 @@ class Engine:
     # --- the three things that happen to an operation
 
     def insert(self, op: Operation, order: Order, *, strict: bool = False) -> None:
-        """Apply one that the log does not have yet; the caller appends it. `strict` raises its FileSystemError, and
-        then nothing has changed (it must be above all others)."""
-        if order > self._log.top():
-            evaluation, refusal = self._evaluate(op)
-            if strict and refusal is not None:
-                raise refusal
-            self._take(op, order, evaluation)
-            return
-        assert not strict, "a strict operation is stamped above all others"
-        self._run({order: op})
+        """Apply one that is above all in the log; the caller appends it. `strict` raises its FileSystemError, and then
+        nothing has changed."""
+        assert order > self._log.top(), f"{order} is not above all others"
+        evaluation, refusal = self._evaluate(op)
+        if strict and refusal is not None:
+            raise refusal
+        self._take(op, order, evaluation)
+
+    def insert_late(self, new: dict[Order, Operation], moved: dict[Order, Order]) -> None:
+        """Many at once, so that what has to be undone for them is undone once. `new` are in the log already or will be;
+        `moved` (from, to) go to an earlier place."""
+        todo: dict[Order, Operation] = {}
+        for old, order in moved.items():
+            if old not in todo and not self._moves_freely(old, order):
+                todo |= self._undo_all({old})
+            if old in todo:
+                todo[order] = todo.pop(old)
+        self._run(todo | new)
 
     def remove(self, order: Order) -> None:
         """Take one out as if it had never been."""
@@ -164,28 +85,26 @@ class Engine:
         del undone[order]
         self._run(undone)
 
-    def restamp(self, order: Order, new: Order) -> None:
-        """Move one to an earlier place."""
+    def _moves_freely(self, order: Order, new: Order) -> bool:
+        """Move one to an earlier place if it clashes with nothing in between."""
         assert new < order
-        undo = self._record(order)
-        touched = list(_touched(undo))
+        touched = list(touched_by(self._record(order)))
         index = self._indexed()
-        if not index.clashing(new, touched, order):
-            self._db.execute(
-                "UPDATE undo SET clock = ?, server = ? WHERE clock = ? AND server = ? AND id = ?",
-                (new[0], new[1], *order),
-            )
-            index.remove(order, touched)
-            index.add(new, touched)
-            return
-        undone = self._undo_all({order})
-        undone[new] = undone.pop(order)
-        self._run(undone)
+        if index.clashing(new, touched, order):
+            return False
+        self._db.execute(
+            "UPDATE undo SET clock = ?, server = ? WHERE clock = ? AND server = ? AND id = ?",
+            (new[0], new[1], *order),
+        )
+        index.remove(order, touched)
+        index.add(new, touched)
+        return True
 
     # --- roll back and re-apply
 
     def _run(self, todo: dict[Order, Operation]) -> None:
-        heap = sorted(todo)
+        heap = list(todo)
+        heapify(heap)
         while heap:
             order = heappop(heap)
             op = todo[order]
@@ -204,19 +123,21 @@ class Engine:
         """Undo these and, transitively, the later ones that clash with them; newest first."""
         index = self._indexed()
         records: dict[Order, Undo] = {}
+        seen: dict[int, Order] = {}
         left = list(start)
+        heapify(left)
         while left:
-            order = left.pop()
-            if order in records:
-                continue
-            record = records[order] = self._record(order)
-            left.extend(later for later in index.clashing(order, _touched(record)) if later not in records)
+            order = heappop(left)
+            if order not in records:
+                record = records[order] = self._record(order)
+                for later in index.closing(order, touched_by(record), seen):
+                    heappush(left, later)
         undone: dict[Order, Operation] = {}
         for order in sorted(records, reverse=True):
             record = records[order]
             self._write(record.before)
             self._db.execute("DELETE FROM undo WHERE clock = ? AND server = ? AND id = ?", order)
-            index.remove(order, _touched(record))
+            index.remove(order, touched_by(record))
             op = self._log.operation(order[2])
             assert op is not None
             undone[order] = op
@@ -231,7 +152,7 @@ class Engine:
         before = evaluation.before()
         self._db.execute(
             "INSERT INTO undo (clock, server, id, before) VALUES (?, ?, ?, ?)",
-            (*order, _pack(before, evaluation.touched)),
+            (*order, pack_undo(before, evaluation.touched)),
         )
         if self._index is not None:
             self._index.add(order, evaluation.touched.items())
@@ -258,17 +179,17 @@ class Engine:
     def _record(self, order: Order) -> Undo:
         row = self._db.row("SELECT before FROM undo WHERE clock = ? AND server = ? AND id = ?", order)
         assert row is not None, f"no undo record of {order}"
-        return _decoder.decode(row[0])
+        return unpack_undo(row[0])
 
-    def _indexed(self) -> _Index:
+    def _indexed(self) -> TouchIndex:
         index = self._index
         if index is None:
-            index = self._index = _Index()
+            index = self._index = TouchIndex()
             self._stale = 0
             for clock, server, op, record in self._db.execute(
                 "SELECT clock, server, id, before FROM undo ORDER BY clock, server, id"
             ):
-                index.add((clock, server, OpId(op)), _touched(_decoder.decode(record)))
+                index.add((clock, server, OpId(op)), touched_by(unpack_undo(record)))
         return index
 
     # --- the stable point

@@ -21,10 +21,10 @@ from gdah_volume.errors import OutOfOrder
 from gdah_volume.ids import LOST, Author, NodeId, OpId
 from gdah_volume.log import DIGEST_BYTES, Log, order_of
 from gdah_volume.operations import Create, Link, Operation, Rename, SetAttr, Write, chunks_in
-from gdah_volume.rows import LinkRow, unpack_content
+from gdah_volume.rows import LinkRow, Order, unpack_content
 from gdah_volume.rules import refuse_hidden
 from gdah_volume.snapshot import dump, load
-from gdah_volume.stamps import Stamp
+from gdah_volume.stamps import PENDING_CLOCK, Stamp
 from gdah_volume.store import Store
 from gdah_volume.times import move_times
 from gdah_volume.tree import Tree
@@ -130,20 +130,45 @@ class Replica:
         Raises OutOfOrder for a stamp at or below the stable point that is news here: somebody stamped where he had
         promised not to, and nothing was logged.
         """
-        known = self._log.stamp_of(op.id)
-        if known is not None and known <= stamp:
-            return _NOTHING
-        if stamp <= self._log.stable:
-            raise OutOfOrder(f"{op.id} has stamp {stamp.clock}, at or below the stable point {self._log.stable.clock}")
-        if known is None:
-            return self._insert(op, stamp, strict=False)
+        return self.accept_all([(op, stamp)])
+
+    def accept_all(self, entries: Iterable[tuple[Operation, Stamp]]) -> Changes:
+        """`accept` for many, in the order of their arrival: what has to be rolled back for them is rolled back once."""
         self._engine.begin()
-        old, new = order_of(op.id, known), order_of(op.id, stamp)
-        self._engine.restamp(old, new)
-        self._log.restamp(op.id, known, stamp)
-        if known.is_pending:
-            move_times(self.store, known.clock, new)
+        late: dict[OpId, tuple[Operation, Stamp, Stamp | None]] = {}
+        for op, stamp in entries:
+            if op.id in late:
+                if stamp < late[op.id][1]:
+                    late[op.id] = (op, stamp, late[op.id][2])
+                continue
+            known = self._log.stamp_of(op.id)
+            if known is not None and known <= stamp:
+                continue
+            if stamp <= self._log.stable:
+                raise OutOfOrder(f"{op.id}: stamp {stamp.clock} is not above the stable point {self._log.stable.clock}")
+            if known is None and not late and order_of(op.id, stamp) > self._log.top():
+                self._insert(op, stamp, strict=False)
+            else:
+                late[op.id] = (op, stamp, known)
+        if late:
+            self._insert_late(list(late.values()))
         return self._changes()
+
+    def _insert_late(self, entries: list[tuple[Operation, Stamp, Stamp | None]]) -> None:
+        new: dict[Order, Operation] = {}
+        moved: dict[Order, Order] = {}
+        for op, stamp, known in entries:
+            order = order_of(op.id, stamp)
+            if known is None:
+                new[order] = op
+                self._log.append(op, stamp, self._path_before(op))
+            else:
+                moved[order_of(op.id, known)] = order
+                self._log.restamp(op.id, known, stamp)
+        self._engine.insert_late(new, moved)
+        for old, order in moved.items():
+            if old[0] >= PENDING_CLOCK:
+                move_times(self.store, old[0], order)
 
     def offer(self, op: Operation, stamp: Stamp) -> Changes:
         """Take over an operation only if it does exactly what its author asks for. `stamp` is above all that is here.
@@ -153,13 +178,17 @@ class Replica:
         """
         if self._log.stamp_of(op.id) is not None:
             return self.accept(op, stamp)
-        return self._insert(op, stamp, strict=True)
+        self._engine.begin()
+        self._insert(op, stamp, strict=True)
+        return self._changes()
 
     def add_pending(self, op: Operation, *, strict: bool) -> Changes:
         """An own operation, on top of everything until a server has stamped it. `strict` as in `offer`."""
         if self._log.stamp_of(op.id) is not None:
             return _NOTHING
-        return self._insert(op, self._log.next_pending(), strict=strict)
+        self._engine.begin()
+        self._insert(op, self._log.next_pending(), strict=strict)
+        return self._changes()
 
     def drop_pending(self, op: OpId) -> Changes:
         """A server refused it: as if it had never been; later ones are evaluated anew. Unknown or stamped: nothing."""
@@ -172,16 +201,15 @@ class Replica:
         touched = {node for node, _, _ in self.store.touches_of_pending(stamp.clock)}
         return self._changes() | Changes(frozenset(touched))
 
-    def _insert(self, op: Operation, stamp: Stamp, *, strict: bool) -> Changes:
+    def _insert(self, op: Operation, stamp: Stamp, *, strict: bool) -> None:
+        """One that is new and above all others."""
         if strict:
             refusal = refuse_hidden(op)
             if refusal is not None:
                 raise refusal
-        self._engine.begin()
         path = self._path_before(op)
         self._engine.insert(op, order_of(op.id, stamp), strict=strict)
         self._log.append(op, stamp, path)
-        return self._changes()
 
     def _path_before(self, op: Operation) -> str | None:
         """Where it happens, for people who read the log; as it is here now, so only a hint."""
@@ -259,14 +287,7 @@ class Replica:
         self.store.forget()
         self._engine.forget()
         self._log.load_counters()
-        for op, stamp in kept:
-            if stamp <= self._log.stable:
-                continue
-            if stamp.is_pending:
-                if self._log.stamp_of(op.id) is None:
-                    self._insert(op, stamp, strict=False)
-            else:
-                self.accept(op, stamp)
+        self.accept_all((op, stamp) for op, stamp in kept if stamp > self._log.stable)
 
     # --- content
 

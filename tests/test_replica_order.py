@@ -96,11 +96,14 @@ class Program:
 def deliver(replica: Replica, arrivals: list[tuple[Operation, Stamp]], rng: random.Random) -> None:
     left = list(arrivals)
     while left:
-        size = rng.randint(1, 5)
+        size = rng.randint(1, 8)
         batch, left = left[:size], left[size:]
         with replica.database.transaction():
-            for op, at in batch:
-                replica.accept(op, at)
+            if rng.random() < 0.5:
+                replica.accept_all(batch)
+            else:
+                for op, at in batch:
+                    replica.accept(op, at)
 
 
 def run(seed: int, steps: int, clients: int = 3) -> None:
@@ -146,8 +149,9 @@ def test_pending_operations_on_top_are_those_of_the_sorted_fold(seed: int, steps
             program.step()
             fresh = [item for item in program.arrivals if item not in arrived]
             with replica.database.transaction():
-                for op, at in fresh[: rng.randint(0, 3)]:
-                    replica.accept(op, at)
+                batch = fresh[: rng.randint(0, 4)]
+                replica.accept_all(batch)
+                for op, at in batch:
                     arrived.append((op, at))
                     known = stamped.get(op.id)
                     if known is None or at < known[1]:
@@ -166,10 +170,10 @@ def test_pending_operations_on_top_are_those_of_the_sorted_fold(seed: int, steps
                     gone = own.pop(rng.randrange(len(own)))
                     replica.drop_pending(gone.id)
                 elif choice < 0.9 and own:
-                    done = own.pop(0)
-                    at = stamp(rng.randint(1, 40), f"q{turn:03}")
-                    replica.accept(done, at)
-                    stamped[done.id] = (done, at)
+                    done = [own.pop(0) for _ in range(min(len(own), rng.randint(1, 3)))]
+                    acks = [(one, stamp(rng.randint(1, 40), f"q{turn:03}")) for one in done]
+                    replica.accept_all(acks)
+                    stamped.update({one.id: (one, at) for one, at in acks})
             assert [op.id for op in replica.pending()] == [op.id for op in own]
             if rng.random() < 0.1:
                 replica = Replica(replica.database)
