@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--dir", default="./test_chamber", metavar="DIR", help="the folder (default ./test_chamber)")
     up.add_argument("--data", default=".gdah", metavar="DIR", help="where servers and cache keep theirs (.gdah)")
     up.add_argument("--status-addr", default=registry.DEFAULT_STATUS_ADDR, metavar="HOST:PORT", help="of the page")
+    up.add_argument("--ports", default="7001,7002", metavar="A,B", help="of the servers (default 7001,7002)")
     up.set_defaults(run=up_of)
     return command
 
@@ -256,7 +257,8 @@ def _take_away(path: Path, record: MountRecord | None) -> int:
 
 
 def up_of(flags: argparse.Namespace) -> int:
-    wanted = tool_up.Wanted(Path(registry.absolute(flags.dir)), Path(flags.data).absolute(), flags.status_addr)
+    directory, data = Path(registry.absolute(flags.dir)), Path(flags.data).absolute()
+    wanted = tool_up.Wanted(directory, data, flags.status_addr, tool_up.parse_ports(flags.ports))
     return tool_up.Up(wanted, tool_up.Terminal(sys.stdout)).run()
 
 

@@ -47,6 +47,7 @@ class Wanted:
     directory: Path
     data: Path
     status_addr: str = registry.DEFAULT_STATUS_ADDR
+    ports: tuple[int, ...] = SERVER_PORTS
 
 
 class Terminal:
@@ -154,7 +155,7 @@ class Up:
     def _start(self) -> None:
         data = self.wanted.data
         taken: set[int] = set()
-        ports = [self._port(wished, "server", taken) for wished in SERVER_PORTS]
+        ports = [self._port(wished, "server", taken) for wished in self.wanted.ports]
         host, page_port = _address(self.wanted.status_addr)
         page_port = self._port(page_port, "page", taken, host)
         urls = [f"http://127.0.0.1:{port}" for port in ports]
@@ -352,6 +353,14 @@ def _address(text: str) -> tuple[str, int]:
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise InvalidArgument(f"--status-addr {text!r}: give HOST:PORT, as in {registry.DEFAULT_STATUS_ADDR}")
     return host or "127.0.0.1", int(port)
+
+
+def parse_ports(text: str) -> tuple[int, ...]:
+    """`7001,7002`: one server for each. Raises InvalidArgument."""
+    words = text.split(",")
+    if not all(word.strip().isdigit() and 0 < int(word) < 65536 for word in words) or len(set(words)) < len(words):
+        raise InvalidArgument(f"--ports {text!r}: give different ports with commas, as in 7001,7002")
+    return tuple(int(word) for word in words)
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -193,6 +193,8 @@ def test_a_stopped_mount_is_ended_by_force(
         (["status", "--status-addr", "nonsense"], 2, "HOST:PORT"),
         (["status", "--status-addr", "127.0.0.1:99999"], 2, "HOST:PORT"),
         (["status", "--token-file", "/no/such/file", "--status-addr", "127.0.0.1:1"], 2, "/no/such/file"),
+        (["up", "--ports", "7001,x"], 2, "7001,7002"),
+        (["up", "--ports", "7001,7001"], 2, "7001,7002"),
         (["up", "--status-addr", "nonsense", "--data", "{tmp}/d"], 2, "HOST:PORT"),
     ],
 )

@@ -52,11 +52,10 @@ def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[U
     monkeypatch.setattr(tool_up, "_program", lambda _script, _module: [sys.executable, str(program)])
     monkeypatch.setattr(mountpoint, "is_mounted", lambda _path: True)
     monkeypatch.setattr(mountpoint, "unmount", lambda _path, **_options: None)
-    monkeypatch.setattr(tool_up, "SERVER_PORTS", (_free(), _free()))
 
     def make() -> tuple[Up, io.StringIO]:
         said = io.StringIO()
-        wanted = Wanted(tmp_path / "test_chamber", tmp_path / "data", f"127.0.0.1:{_free()}")
+        wanted = Wanted(tmp_path / "test_chamber", tmp_path / "data", f"127.0.0.1:{_free()}", (_free(), _free()))
         return Up(wanted, Terminal(said)), said
 
     return make
@@ -103,10 +102,10 @@ def test_up_and_ctrl_c(up: Callable[..., tuple[Up, io.StringIO]], tmp_path: Path
 
 def test_ports_that_are_taken(up: Callable[..., tuple[Up, io.StringIO]]) -> None:
     made, said = up()
-    with socket.create_server(("127.0.0.1", tool_up.SERVER_PORTS[0])):
+    with socket.create_server(("127.0.0.1", made.wanted.ports[0])):
         _when(lambda: "copies 2/2" in said.getvalue(), _interrupt)
         assert made.run() == 0
-    assert f"Port {tool_up.SERVER_PORTS[0]} is taken" in said.getvalue()
+    assert f"Port {made.wanted.ports[0]} is taken" in said.getvalue()
     assert made.servers[0].url not in made.servers[0].command
     assert made.servers[0].url in made.servers[1].command
 
