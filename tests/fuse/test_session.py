@@ -179,6 +179,41 @@ def test_programs_that_wait_leave_threads_for_the_others(toy: ToyMount) -> None:
     assert done == [b"x"] * 40
 
 
+def test_a_program_that_is_killed_while_it_waits(toy: ToyMount) -> None:
+    (toy.path / "file").write_text("x")
+    toy.control("told_inode", "file")
+    assert toy.control("flush")
+    toy.control("hold_reads", True)
+    waiting = [subprocess.Popen(["cat", str(toy.path / "file")], stdout=subprocess.DEVNULL) for _ in range(8)]
+    for _ in range(200):
+        if toy.calls_of("read"):
+            break
+        threading.Event().wait(0.02)
+    for number, process in enumerate(waiting):
+        process.send_signal(signal.SIGKILL if number % 2 else signal.SIGINT)
+    assert os.listdir(toy.path) == ["file"]
+    toy.control("hold_reads", False)
+    assert {process.wait(30) for process in waiting} == {-signal.SIGKILL, -signal.SIGINT}
+    assert (toy.path / "file").read_text() == "x"
+    assert toy.control("failures") == 0
+    assert toy.control("unmount") is True
+    assert toy.wait() == 0
+
+
+def test_who_does_not_let_go_is_cut_off_with_the_process(toy: ToyMount) -> None:
+    with open(toy.path / "file", "w+b", buffering=0) as file:
+        file.write(b"x")
+        assert toy.control("unmount", True) is False  # it had its grace
+        file.write(b"still served")
+        toy.process.kill()
+        toy.wait()
+        with pytest.raises(OSError, match=r"not connected|aborted|Input/output"):
+            file.write(b"too late")
+        with pytest.raises(OSError, match="not connected"):  # and close, which has something to flush, says so
+            file.close()
+    assert os.listdir(toy.path) == []
+
+
 def test_the_newer_library_serves_too(new_toy: Callable[..., ToyMount]) -> None:
     if ctypes.util.find_library("fuse3") is None or importlib.util.find_spec("mfusepy") is None:
         pytest.skip("libfuse3 or mfusepy is not installed")
