@@ -15,8 +15,8 @@ Threading: one thread, inside a transaction of the database. After a roll back o
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
 
-from gdah_volume.database import Database
 from gdah_volume.errors import FileSystemError
 from gdah_volume.evaluation import Evaluation
 from gdah_volume.ids import OpId
@@ -28,6 +28,9 @@ from gdah_volume.stamps import PENDING_CLOCK, Stamp
 from gdah_volume.store import Store
 from gdah_volume.times import note_times
 from gdah_volume.undo import TouchIndex, Undo, pack_undo, touched_by, unpack_undo
+
+if TYPE_CHECKING:
+    from gdah_volume.database import Database
 
 STALE_MIN = 10_000
 """Entries of the index that lie below the stable point, before it is thrown away."""

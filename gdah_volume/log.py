@@ -8,18 +8,22 @@ positions sees the new stamp. Knows nothing of the tree. Threading: as its Datab
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
 from gdah_volume.caching import Cache, Missing
-from gdah_volume.database import Database
 from gdah_volume.ids import Author, OpId, ServerId, author_of, sequence_of
-from gdah_volume.operations import Operation, from_json, to_json
+from gdah_volume.operations import Operation, chunks_in, from_json, to_json
 from gdah_volume.rows import Order
 from gdah_volume.stamps import PENDING_CLOCK, PENDING_SERVER, ZERO, Stamp
 
+if TYPE_CHECKING:
+    from gdah_volume.database import Database
+
 CACHED_OPERATIONS = 2_000
+CACHED_CHUNKS = 256
+"""Operations that name more are read anew each time: a thousand of them would fill the memory."""
 DIGEST_BYTES = 16
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -132,7 +136,7 @@ class Log:
                 to_json(op),
             ),
         )
-        self._operations.put(op.id, op)
+        self._keep(op)
         sequence = sequence_of(op.id)
         if sequence > self.author_sequence(author):
             self._authors[author] = sequence
@@ -228,8 +232,12 @@ class Log:
         found = self._operations.get(op)
         if isinstance(found, Missing):
             found = from_json(text)
-            self._operations.put(op, found)
+            self._keep(found)
         return found
+
+    def _keep(self, op: Operation) -> None:
+        if len(chunks_in(op)) <= CACHED_CHUNKS:
+            self._operations.put(op.id, op)
 
     def _entries(self, where: str, values: tuple[Any, ...]) -> list[tuple[int, Stamp, Operation]]:
         rows = self._db.rows(f"SELECT position, id, clock, server, operation FROM operations WHERE {where}", values)

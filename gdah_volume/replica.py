@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gdah_volume.content import ChunkHash
-from gdah_volume.database import Database
 from gdah_volume.engine import Engine
 from gdah_volume.errors import OutOfOrder
 from gdah_volume.ids import LOST, Author, NodeId, OpId
@@ -28,6 +27,9 @@ from gdah_volume.stamps import PENDING_CLOCK, Stamp
 from gdah_volume.store import Store
 from gdah_volume.times import move_times
 from gdah_volume.tree import Tree
+
+if TYPE_CHECKING:
+    from gdah_volume.database import Database
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,13 @@ sequence of each author (so that what lies below the stable point is still known
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gdah_volume.database import Database
 from gdah_volume.errors import BadMessage
 from gdah_volume.stamps import PENDING_CLOCK
+
+if TYPE_CHECKING:
+    from gdah_volume.database import Database
 
 BATCH_ROWS = 500
 BATCH_BYTES = 1 << 20

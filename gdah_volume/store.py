@@ -9,20 +9,23 @@ Threading: as its Database. A store over a reader's connection does not cache: i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gdah_volume.caching import MISSING, Cache, Missing
-from gdah_volume.database import Database
 from gdah_volume.ids import LinkId, NodeId, Version
 from gdah_volume.names import is_conflict
 from gdah_volume.rows import AttrsRow, Before, FileRow, LinkRow, NodeRow, VersionRow
 
+if TYPE_CHECKING:
+    from gdah_volume.database import Database
+
 CACHED_NODES = 20_000
 CACHED_LINKS = 20_000
-CACHED_VERSIONS = 256
-"""Contents can be long: few are kept."""
+CACHED_VERSIONS = 512
+CACHED_CONTENT_BYTES = 32 << 10
+"""Longer contents (files of more than about 700 MiB) are read anew each time."""
 
 _xattrs_encoder = msgspec.msgpack.Encoder()
 _xattrs_decoder: msgspec.msgpack.Decoder[dict[bytes, bytes]] = msgspec.msgpack.Decoder(dict[bytes, bytes])
@@ -165,8 +168,14 @@ class Store:
         row = self.database.row("SELECT node, content FROM versions WHERE version = ?", (version,))
         result = None if row is None else VersionRow(row[0], row[1])
         if self._caching:
-            self._versions.put(version, result)
+            self._keep_version(version, result)
         return result
+
+    def _keep_version(self, version: Version, row: VersionRow | None) -> None:
+        if row is None or len(row.content) <= CACHED_CONTENT_BYTES:
+            self._versions.put(version, row)
+        else:
+            self._versions.drop(version)
 
     def last(self, node: NodeId) -> LinkId | None:
         row = self.database.row("SELECT link FROM last WHERE node = ?", (node,))
@@ -213,7 +222,7 @@ class Store:
             self._write_links(new.links)
         execute = self.database.execute
         for version, landed in new.versions.items():
-            self._versions.put(version, landed)
+            self._keep_version(version, landed)
             if landed is None:
                 execute("DELETE FROM versions WHERE version = ?", (version,))
             else:

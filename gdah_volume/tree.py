@@ -7,15 +7,17 @@ tree over a `Database.reader()` may live in any other thread and sees committed 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gdah_volume.content import EMPTY, Content
-from gdah_volume.database import Database
 from gdah_volume.errors import NotADirectory, NotFound, StaleHandle
 from gdah_volume.ids import LOST, ROOT, LinkId, NodeId, Version
 from gdah_volume.operations import ALSO_MAX, Kind
 from gdah_volume.rows import LinkRow, unpack_content
 from gdah_volume.store import NodeRecord, Store
+
+if TYPE_CHECKING:
+    from gdah_volume.database import Database
 
 _KEPT_CHUNKS = 64
 """Longer lists are decoded each time, so that cached views stay small."""
