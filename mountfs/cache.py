@@ -288,6 +288,12 @@ class Cache:
                 return True
         return os.path.exists(self._path(name))  # noqa: PTH110
 
+    def peek(self, name: ChunkHash) -> bytes | None:
+        """The bytes if they are here, without asking anybody."""
+        with self._lock:
+            data = self._memory.get(name)
+        return self._from_disk(name) if data is None else data
+
     def adopt(self, name: ChunkHash, data: bytes) -> None:
         """Take a chunk that every server has. Its bytes match its name. Never raises: the cache may be
         full."""

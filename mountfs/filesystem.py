@@ -25,7 +25,7 @@ from mountfs import intents, xattrs
 from mountfs.attributes import TYPE_BITS, Described, GroupsOf, kind_of, permits, stat_of
 from mountfs.changing import AttributeChanges
 from mountfs.extents import stored_bytes
-from mountfs.handles import Handles, Listing
+from mountfs.handles import Handles, Listing, unsaved
 from mountfs.inodes import Inodes
 from mountfs.invalidation import Invalidation
 from mountfs.openfile import OpenFile, Parts
@@ -51,9 +51,9 @@ class Filesystem:
         self._groups_of = groups_of
         self.inodes = Inodes()
         self.handles = Handles(parts)
-        self._performer = Performer(parts, self.handles)
-        self._saving = Saving(parts, self.handles, self.inodes, self._performer.ledger)
-        self._changes = AttributeChanges(parts, self.handles, self._performer, self._saving, groups_of)
+        self.performer = Performer(parts, self.handles)
+        self._saving = Saving(parts, self.handles, self.inodes, self.performer.ledger)
+        self._changes = AttributeChanges(parts, self.handles, self.performer, self._saving, groups_of)
         self._stored: dict[str, int] = {}
         self.invalidation = Invalidation(parts, self.inodes, self.handles)
 
@@ -183,7 +183,7 @@ class Filesystem:
     ) -> Stat:
         folder = self.inodes.node(parent)
         build = intents.create(self._tree, folder, name, kind, mode, caller, target=target, rdev=rdev)
-        made = self._performer.perform(build, folder)
+        made = self.performer.perform(build, folder)
         assert made is not None
         if kind == "dir":
             self.invalidation.folders_changed(folder)
@@ -192,12 +192,12 @@ class Filesystem:
     def _held(self, node: NodeId) -> Stat:
         with self._mirror.lock:
             view = self._tree.node(node)
-            self._performer.ledger.note(view.node)
+            self.performer.ledger.note(view.node)
             return self._stat(self.inodes.hold(view.node), view, self.handles.find(view.node))
 
     def link(self, ino: int, new_parent: int, new_name: bytes) -> Stat:
         node, folder = self._resolved(ino), self.inodes.node(new_parent)
-        self._performer.perform(intents.link(self._tree, node, folder, new_name), node, folder)
+        self.performer.perform(intents.link(self._tree, node, folder, new_name), node, folder)
         return self._held(node)
 
     def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[Stat, Opened]:
@@ -237,17 +237,17 @@ class Filesystem:
 
     def unlink(self, parent: int, name: bytes) -> None:
         folder = self.inodes.node(parent)
-        self._performer.perform(intents.unlink(self._tree, folder, name), folder)
+        self.performer.perform(intents.unlink(self._tree, folder, name), folder)
 
     def rmdir(self, parent: int, name: bytes) -> None:
         folder = self.inodes.node(parent)
-        self._performer.perform(intents.rmdir(self._tree, folder, name), folder)
+        self.performer.perform(intents.rmdir(self._tree, folder, name), folder)
         self.invalidation.folders_changed(folder)
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         folder, new_folder = self.inodes.node(parent), self.inodes.node(new_parent)
         build = intents.rename(self._tree, folder, name, new_folder, new_name, flags)
-        self._performer.perform(build, folder, new_folder)
+        self.performer.perform(build, folder, new_folder)
         self.invalidation.folders_changed(folder, new_folder)
 
     # --- files
@@ -300,7 +300,7 @@ class Filesystem:
     def fsync(self, ino: int, handle: int, *, data_only: bool) -> None:  # noqa: ARG002
         file = self.handles.get(handle).file
         if not self._saving.save(file, sync=True):
-            self._performer.sync(file.node)
+            self.performer.sync(file.node)
 
     def release(self, ino: int, handle: int) -> None:  # noqa: ARG002
         found = self.handles.remove(handle)
@@ -343,7 +343,7 @@ class Filesystem:
         self.handles.remove_listing(handle)
 
     def fsyncdir(self, ino: int, handle: int) -> None:  # noqa: ARG002
-        self._performer.sync(self.handles.listing(handle).node)
+        self.performer.sync(self.handles.listing(handle).node)
 
     def statfs(self) -> StatFs:
         return self._space()
@@ -361,6 +361,10 @@ class Filesystem:
     def save_parked(self) -> int:
         """See `Saving`."""
         return self._saving.save_parked()
+
+    def unsaved_files(self) -> int:
+        """Files with edits that are in no operation yet: open ones, and parked ones."""
+        return len(unsaved(self.handles.files()))
 
     def flush_all(self) -> None:
         """Save the edits of every file, open or not. Raises the first error, after all were tried."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from gdah_volume.content import Content
+from gdah_volume.content import EMPTY, Content
 from gdah_volume.errors import (
     Exists,
     FileSystemError,
@@ -74,6 +74,7 @@ def create(
     *,
     target: bytes = b"",
     rdev: int = 0,
+    content: Content = EMPTY,
 ) -> Builder:
     check_name(name)
     if kind == "symlink" and not target:
@@ -89,7 +90,9 @@ def create(
         if kind == "symlink":
             bits = 0o777
         attrs = Attrs(bits, uid, gid, time_ns, time_ns, rdev)
-        return Create(id=op, time_ns=time_ns, kind=kind, parent=folder, name=name, attrs=attrs, target=target)
+        return Create(
+            id=op, time_ns=time_ns, kind=kind, parent=folder, name=name, attrs=attrs, target=target, content=content
+        )
 
     return build
 

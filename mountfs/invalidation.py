@@ -48,14 +48,10 @@ class Invalidation:
         """The whole tree was replaced."""
         self._handles.all_stale()
         self._subfolders.clear()
-        with self._parts.mirror.lock:
-            tree = self._parts.mirror.tree
-            for node, ino in self._inodes.all():
-                self._inodes.pages_are(ino, None)
-                self._parts.kernel.invalidate_inode(ino)
-                for link in tree.links(node):
-                    for parent in self._inodes.known([link.parent]):
-                        self._parts.kernel.invalidate_entry(parent, link.name)
+        for _, ino in self._inodes.all():
+            self._inodes.pages_are(ino, None)
+            self._parts.kernel.invalidate_inode(ino)
+        self._parts.kernel.invalidate_everything()
 
     def _known(self, changes: Changes) -> tuple[list[int], list[tuple[int, bytes]]]:
         """What of the changes the kernel may know. A folder that was merged into another is known by its old

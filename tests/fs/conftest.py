@@ -1,4 +1,4 @@
-"""Targets for the suite that runs on the object, on a plain folder (which shows that the suite is right) and on a mount."""
+"""Targets of the suite: the object, a plain folder (which shows that the suite is right), and a mount."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ def device(tmp_path: Path) -> Iterator[Device]:
     made.kill()
 
 
-@pytest.fixture(
-    params=["object", "folder", pytest.param("mount", marks=[pytest.mark.mount, pytest.mark.cluster])]
-)
+@pytest.fixture(params=["object", "folder", pytest.param("mount", marks=[pytest.mark.mount, pytest.mark.cluster])])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     if request.param == "object":
         device = Device(tmp_path / "device")

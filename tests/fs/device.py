@@ -1,12 +1,13 @@
-"""A mount without kernel and servers: mirror, change log, cache and file system in one folder, to be killed and started.
+"""A mount without kernel and servers: mirror, change log, cache, file system in one folder; to be killed and started.
 
-`Feeder` plays a server: operations that somebody else made reach the mirror as its feed would bring them.
+`Stranger` is somebody on another device: what he did reaches the mirror as a server's feed would bring it.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,12 +63,16 @@ class RecordingKernel:
     def __init__(self) -> None:
         self.inodes: list[int] = []
         self.entries: list[tuple[int, bytes]] = []
+        self.everything = 0
 
     def invalidate_inode(self, ino: int) -> None:
         self.inodes.append(ino)
 
     def invalidate_entry(self, parent: int, name: bytes) -> None:
         self.entries.append((parent, name))
+
+    def invalidate_everything(self) -> None:
+        self.everything += 1
 
 
 class Device:
@@ -102,8 +107,6 @@ class Device:
 
     @staticmethod
     def log_time_ns() -> int:
-        import time
-
         return time.time_ns()
 
     @staticmethod

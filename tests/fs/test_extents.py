@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,7 +51,7 @@ def test_the_last_edit_of_a_byte_wins(edits: list[tuple[int, int]]) -> None:
     extents, plain, _ = drawn(edits)
     assert shown(extents) == plain
     assert covered_bytes(extents) == sum(place is not None for place in plain)
-    assert all(a.end <= b.start for a, b in zip(extents, extents[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(extents))
     assert all(extent.start < extent.end for extent in extents)
 
 

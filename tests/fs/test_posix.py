@@ -1,4 +1,4 @@
-"""What POSIX and ext4 give programs, on the object, on a plain folder and on a mount: the same functions on all three."""
+"""What POSIX and ext4 give programs: the same functions on the object, on a plain folder and on a mount."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import os
 import random
 import stat
-from typing import Any
 
 from tests.fs.targets import Target, read_file, write_file
 
@@ -22,7 +21,7 @@ class raises:  # noqa: N801 - reads like pytest.raises
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         assert isinstance(error, OSError), f"expected {[errno.errorcode[n] for n in self._numbers]}, got {error!r}"
         assert error.errno in self._numbers, error
         return True
@@ -47,7 +46,17 @@ def test_exclusive_creation_refuses_what_exists(target: Target) -> None:
 
 
 def test_names_of_any_bytes(target: Target) -> None:
-    names = [b"\xff\xfe not utf-8", b" spaced ", b"new\nline", "ção 日本".encode(), b"x" * 255, b"-", b"...", b"\\", b"*"]
+    names = [
+        b"\xff\xfe not utf-8",
+        b" spaced ",
+        b"new\nline",
+        "ção 日本".encode(),
+        b"x" * 255,
+        b"-",
+        b"...",
+        b"\\",
+        b"*",
+    ]
     for name in names:
         write_file(target, name, name)
     assert target.listdir(b"") == sorted(names)
