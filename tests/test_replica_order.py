@@ -16,11 +16,22 @@ from hypothesis import strategies as st
 
 from gdah_volume.database import Database
 from gdah_volume.errors import FileSystemError
-from gdah_volume.ids import ROOT, OpId
-from gdah_volume.operations import Operation
+from gdah_volume.ids import LOST, ROOT, LinkId, NodeId, OpId, Version
+from gdah_volume.operations import (
+    Create,
+    Kind,
+    Link,
+    Operation,
+    Rename,
+    Replaced,
+    Rmdir,
+    SetAttr,
+    Unlink,
+    Write,
+)
 from gdah_volume.replica import Replica
 from gdah_volume.stamps import Stamp
-from tests.foldkit import Client, cached_rows, check_tree, rows_of, sorted_fold, stamp
+from tests.foldkit import ATTRS, Client, cached_rows, check_tree, data, rows_of, sorted_fold, stamp
 
 NAMES = ["a", "b", "c"]
 TEXTS = ["", "one", "two"]
@@ -215,3 +226,79 @@ def test_a_transaction_that_is_rolled_back_leaves_nothing(seed: int) -> None:
     assert replica.tree.alive(ROOT)
     program.close()
     replica.database.close()
+
+
+def garbage(rng: random.Random, sequence: int, ids: list[str]) -> Operation:
+    """An operation that names any ids at all: well-formed, and otherwise senseless."""
+    base = {"id": OpId(f"g-a1b2c3-9f3c-{sequence}"), "time_ns": sequence}
+
+    def node() -> NodeId:
+        return NodeId(rng.choice([*ids, ROOT, LOST, str(base["id"])]))
+
+    def version() -> Version | None:
+        return rng.choice([None, Version(rng.choice(ids)), Version("+".join(sorted(rng.sample(ids, 2))))])
+
+    def replaced() -> Replaced:
+        link, rev = LinkId(rng.choice(ids)), Version(rng.choice(ids))
+        return Replaced(link, rev, node(), version(), rng.random() < 0.7, rng.random() < 0.5, (node(),))
+
+    name, seen = rng.choice(NAMES).encode(), replaced()
+    match rng.randrange(8):
+        case 0 | 1:
+            kind: Kind = rng.choice(["file", "dir", "dir", "symlink"])
+            text = rng.choice(TEXTS) if kind == "file" else ""
+            target = b"t" if kind == "symlink" else b""
+            content = data(text)
+            return Create(**base, kind=kind, parent=node(), name=name, attrs=ATTRS, content=content, target=target)
+        case 2:
+            return Write(**base, node=node(), base=version(), content=data(rng.choice(TEXTS)), name=name, mtime_ns=1)
+        case 3:
+            return SetAttr(**base, node=node(), version=version(), mode=rng.randrange(0o1000))
+        case 4:
+            return Link(**base, node=node(), version=version(), parent=node(), name=name)
+        case 5:
+            last, also = seen.last, seen.also
+            return Unlink(**base, link=seen.link, rev=seen.rev, node=seen.node, version=version(), last=last, also=also)
+        case 6:
+            return Rmdir(**base, link=seen.link, rev=seen.rev, node=seen.node, also=seen.also)
+        case _:
+            return Rename(
+                **base,
+                link=seen.link,
+                node=seen.node,
+                version=version(),
+                parent=node(),
+                name=name,
+                also=seen.also,
+                replaces=rng.choice([None, replaced()]),
+            )
+
+
+def run_garbage(seed: int, sensible: int, senseless: int) -> None:
+    rng = random.Random(seed)
+    program = Program(rng, 2)
+    replica = Replica(Database(":memory:"))
+    try:
+        for _ in range(sensible):
+            program.step()
+        log = dict(program.log)
+        ids = [str(op) for op in log] + [f"g-a1b2c3-9f3c-{n}" for n in range(1, senseless + 3)]
+        for n in range(1, senseless + 1):
+            op = garbage(rng, n, ids)
+            log[op.id] = (op, stamp(rng.randrange(1, 60), f"s{rng.randrange(3)}"))
+        arrivals = list(log.values())
+        rng.shuffle(arrivals)
+        deliver(replica, arrivals, rng)
+        rows = rows_of(replica)
+        assert rows == sorted_fold(log).rows
+        assert cached_rows(replica, rows) == rows
+        check_tree(rows)
+    finally:
+        program.close()
+        replica.database.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 1 << 32), sensible=st.integers(2, 30), senseless=st.integers(1, 30))
+def test_the_fold_is_total_and_a_tree_whatever_ids_operations_name(seed: int, sensible: int, senseless: int) -> None:
+    run_garbage(seed, sensible, senseless)
