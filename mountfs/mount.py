@@ -1,0 +1,181 @@
+"""One mount from start to end, as a list of steps: what is built in which order, and taken down in which.
+
+Start: mountpoint, sync side (it locks the cache folder), file system with what it recovers, kernel, page. Stop, the
+other way round, with what is not yet on every server handed over first. Nothing is decided here but the order.
+
+Threading: everything here runs on the main thread; signal handlers only set an event.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from types import FrameType
+
+from gdah_volume.errors import GdahError, MountBusy
+from mountfs import fuse_session, mountpoint, registry
+from mountfs.binding import MountOptions
+from mountfs.config import MountSettings
+from mountfs.fileside import FileSide
+from mountfs.fuse_ops import FuseOps
+from mountfs.kernel_cache import NotifyingKernelCache
+from mountfs.status import StatusServer, StatusSettings
+from mountfs.sync import SyncSide
+from mountfs.view import MountedView
+
+log = logging.getLogger("gdah.mount")
+
+EXIT_ONLY_LOCAL = 3
+STATUS_LINE_S = 0.5
+UNMOUNT_GRACE_S = 5.0
+SWITCH_INTERVAL_S = 0.0005
+"""How long one Python thread may make the others wait: with the default of 5 ms a busy one delays every reply."""
+
+
+class Mount:
+    """`start`, then `run`, which returns after the end. `abandon` takes down what a failed start left."""
+
+    def __init__(self, settings: MountSettings) -> None:
+        self.settings = settings
+        self._down = ExitStack()
+        self._stop = threading.Event()
+        self._impatient = False
+        self._recovered = 0
+
+    # --- up
+
+    def start(self) -> None:
+        """Raises GdahError with the cause and the next step; what was built is then taken down by `abandon`."""
+        settings = self.settings
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._path = mountpoint.prepare(settings.mountpoint)
+        self.files = FileSide(settings)
+        self._down.callback(self.files.close)
+        self.sync = SyncSide(settings, self.files.kept_chunks())
+        self._down.callback(self.sync.close)
+        self.kernel_cache = NotifyingKernelCache()
+        self.files.open(self.sync, self.kernel_cache)
+        self._recovered = self.files.recover()
+        self.sync.start()
+        facts = {"mount": str(self._path), "volume": settings.volume, "device": settings.device}
+        self.view = MountedView(self.sync, self.files.filesystem, self.files.cache, facts)
+        self._start_page()
+        options = MountOptions(allow_other=settings.allow_other, read_only=settings.read_only)
+        self.session = fuse_session.mount(self._path, FuseOps(self.files.filesystem), options, self.kernel_cache)
+        self._register()
+
+    def _start_page(self) -> None:
+        settings = self.settings
+        self.page: StatusServer | None = None
+        if settings.status_port < 0:
+            return
+        self.page = StatusServer(
+            self.view,
+            StatusSettings(settings.status_host, settings.status_port, settings.token, settings.volume, self._stop.set),
+        )
+        self.page.start()
+        self._down.callback(self.page.stop)
+
+    def _register(self) -> None:
+        settings = self.settings
+        url = self.page.url if self.page else ""
+        registry.register(
+            registry.record_here(
+                self._path, url, volume=settings.volume, cache_dir=settings.cache_dir, servers=settings.servers
+            )
+        )
+        self._down.callback(registry.unregister, self._path)
+
+    def greeting(self) -> str:
+        lines = [f"gdah serves {self._path} (volume {self.settings.volume}, log {self.settings.cache_dir}/mount.log)"]
+        if self.page:
+            lines.append(f"page and status: {self.page.url}")
+        if self._recovered:
+            lines.append(f"recovered {self._recovered} files that were open when the last mount ended")
+        return "\n".join(lines)
+
+    def abandon(self) -> None:
+        self._down.close()
+
+    # --- serving
+
+    def run(self, *, status_line: bool) -> str | None:
+        """Serve until a signal, `gdah unmount` or an unmount from outside; then take everything down. Returns what a
+        person must know at the end: what is only on this device."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        while not self._stop.is_set() and not self.session.stopped():
+            if status_line:
+                _show(status_words(self.view.status()))
+            self._stop.wait(STATUS_LINE_S)
+        if status_line:
+            _show("unmounting ...")
+        try:
+            self._hand_over()
+            self._leave_kernel()
+            self._hand_over()
+            return self._only_here()
+        finally:
+            self._down.close()
+            if status_line:
+                _show("")
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._impatient = self._stop.is_set()
+        self._stop.set()
+
+    def _hand_over(self) -> None:
+        """Open files first: what programs wrote but did not close yet."""
+        try:
+            self.files.filesystem.flush_all()
+        except GdahError as error:
+            log.warning("some open files could not be flushed: %s", error)
+        deadline = time.monotonic() + self.settings.flush_timeout_s
+        while not self.sync.changelog.flush(0.2) and time.monotonic() < deadline:
+            if self._impatient or not self.sync.connected:
+                return
+
+    def _leave_kernel(self) -> None:
+        try:
+            ended = self.session.unmount(grace_s=UNMOUNT_GRACE_S)
+        except MountBusy as error:
+            log.warning("%s; leaving it lazily", error)
+            _warn(f"{error}; its programs lose it now")
+            ended = self.session.unmount(lazy=True, grace_s=UNMOUNT_GRACE_S)
+        except GdahError as error:
+            log.warning("could not unmount: %s", error)
+            _warn(str(error))
+            ended = False
+        if ended:
+            self.session.run()
+
+    def _only_here(self) -> str | None:
+        log_ = self.sync.changelog
+        if not log_.pending_operations:
+            return None
+        return (
+            f"gdah: {log_.pending_operations} changes ({log_.pending_bytes} bytes) are only on this device or on one"
+            f" server; they are kept in {self.settings.cache_dir} and go on with the next mount"
+        )
+
+
+def status_words(status: dict[str, object]) -> str:
+    """One line for the terminal."""
+    pending = status["pending"]
+    assert isinstance(pending, dict)
+    where = f"using {status['server']}" if status["connected"] else "NO SERVER - working on this device"
+    waiting = f", {pending['operations']} changes waiting" if pending["operations"] else ""
+    return f"{where}, copies {status['copies']}{waiting}, conflicts {status['conflicts']}"
+
+
+def _show(line: str) -> None:
+    sys.stdout.write("\r\x1b[K" + line)
+    sys.stdout.flush()
+
+
+def _warn(line: str) -> None:
+    sys.stderr.write(f"\rgdah-mount: {line}\n")
