@@ -108,7 +108,7 @@ class Server(Node):
 
     def wait_ready(self) -> None:
         def ready() -> bool:
-            assert self.process.running, f"{self.name} ended: {self.process.log_tail(10)}"
+            self.process.must_run()
             return self.get("/healthz").status_code == 200
 
         wait_until(ready, f"{self.name} answers", START_S)
@@ -162,7 +162,7 @@ class Mount(Node):
 
     def wait_mounted(self) -> None:
         def serves() -> bool:
-            assert self.process.running, f"{self.name} ended: {self.process.log_tail(10)}"
+            self.process.must_run()
             return self.is_mounted() and self.get("/healthz").status_code == 200
 
         wait_until(serves, f"{self.name} is mounted", START_S)

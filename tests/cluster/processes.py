@@ -42,6 +42,10 @@ def command_line(script: str, module: str) -> list[str]:
     return [sys.executable, "-c", f"import sys; sys.argv[0] = {script!r}; from {module} import main; sys.exit(main())"]
 
 
+class Ended(Exception):
+    """A process that has to run has ended. No AssertionError: waiting for it to come back would be in vain."""
+
+
 class Process:
     """`own_log`: a file that the process writes itself, shown after what it printed."""
 
@@ -82,6 +86,10 @@ class Process:
                 start_new_session=True,
             )
         self._stopped = False
+
+    def must_run(self) -> None:
+        if not self.running:
+            raise Ended(f"{self.name} ended with exit code {self.returncode}: {self.log_tail(15)}")
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)

@@ -56,7 +56,7 @@ def test_up_serves_a_folder_and_ends_without_a_trace(up: Process, tmp_path: Path
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
 
             def serves(http: httpx.Client = http) -> bool:
-                assert up.running, up.log_tail()
+                up.must_run()
                 return mounted(folder) and bool(http.get("/status").json()["connected"])
 
             wait_until(serves, "the mount serves", 60)
