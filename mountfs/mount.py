@@ -16,6 +16,7 @@ import time
 from contextlib import ExitStack
 from types import FrameType
 
+from gdah_volume import __version__
 from gdah_volume.errors import GdahError, MountBusy
 from mountfs import fuse_session, mountpoint, registry
 from mountfs.binding import MountOptions
@@ -61,7 +62,7 @@ class Mount:
         self.files.open(self.sync, self.kernel_cache)
         self._recovered = self.files.recover()
         self.sync.start()
-        facts = {"mount": str(self._path), "volume": settings.volume, "device": settings.device}
+        facts = {"mount": str(self._path), "volume": settings.volume, "device": settings.device, "version": __version__}
         self.view = MountedView(self.sync, self.files.filesystem, self.files.cache, facts)
         self._start_page()
         options = MountOptions(allow_other=settings.allow_other, read_only=settings.read_only)
