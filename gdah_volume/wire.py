@@ -107,6 +107,8 @@ class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag="subscribe", k
     above: Stamp | None = None
     blobs: bool = False
     """Peers want small content inside the entries; mounts fetch what they read."""
+    last: str = ""
+    """The operation at `cursor`, if known: a server that has another one there has lost its log (an old backup)."""
 
 
 class Feed(msgspec.Struct, frozen=True, array_like=True, tag="feed", kw_only=True):
@@ -117,6 +119,8 @@ class Feed(msgspec.Struct, frozen=True, array_like=True, tag="feed", kw_only=Tru
     """No smaller stamp can arrive any more, anywhere."""
     up_to: int = 0
     """To a peer: what lies up to this position and is in no feed came from the peer itself (0: says nothing)."""
+    last: str = ""
+    """The operation at `up_to`."""
 
 
 class SnapshotNeeded(msgspec.Struct, frozen=True, array_like=True, tag="snapshot_needed", kw_only=True):

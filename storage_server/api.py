@@ -289,7 +289,7 @@ def _text(path: bytes) -> str:
 
 
 def _query_path(request: Request) -> bytes:
-    query = request.scope["query_string"].decode("ascii", "replace")
+    query: str = request.scope["query_string"].decode("ascii", "replace")
     found = parse_qs(query, errors="surrogateescape").get("path", [""])[0]
     return found.encode("utf-8", "surrogateescape").strip(b"/")
 

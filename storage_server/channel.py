@@ -220,14 +220,14 @@ class LaneConversation:
         check_author(hello.author)
         your_cursor = 0
         if hello.role == "server":
-            your_cursor = await self._greet_peer(hello)
+            your_cursor, _ = await self._greet_peer(hello)
         elif hello.server is not None:
             raise BadMessage("a mount has no server id")
         self._hello = hello
         COUNTS.conversation(hello.role)
         self._outlet.send(encode(self.volume.welcome(your_cursor)))
 
-    async def _greet_peer(self, hello: Hello) -> int:
+    async def _greet_peer(self, hello: Hello) -> tuple[int, str]:
         if hello.server is None or hello.epoch is None:
             raise BadMessage("a server says its id and its epoch")
         server, epoch = check_server_id(hello.server), hello.epoch
@@ -279,6 +279,11 @@ class LaneConversation:
             if above is None:
                 raise OutOfOrder(f"cursor {cursor} lies beyond the end of the log, {volume.figures.head}")
             cursor = None
+        if server is not None and cursor and message.last:
+            last = check_op_id(message.last)
+            if not await asyncio.to_thread(volume.has_at, cursor, last):
+                await volume.begin_epoch(f"{server} has read {last} at {cursor}, our log has another operation there")
+                return
         if not await volume.reaches_back(cursor, above):
             self._outlet.send(encode(SnapshotNeeded(first=volume.figures.first)))
             return

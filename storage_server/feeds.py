@@ -52,6 +52,8 @@ class Subscription:
         self.blobs = blobs
         self.server = server
         self.live = False
+        self.last = ""
+        """The operation at `position`, while live."""
         self.told = position
         """Up to where a peer was told that its own operations are here."""
         self._acks: list[tuple[int, bytes]] = []
@@ -117,7 +119,8 @@ class Feeds:
                     plain = self._frames([_without_blobs(item.entry) for item in items])
                 frames = plain
             else:
-                frames = self._frames(_for_peer(items, subscription), up_to=self.head)
+                subscription.last = items[-1].entry.op.id
+                frames = self._frames(_for_peer(items, subscription), up_to=self.head, last=subscription.last)
                 if frames:
                     subscription.told = self.head
             for frame in frames:
@@ -131,16 +134,24 @@ class Feeds:
                 subscription.told = subscription.position
                 everywhere, stable = self._state()
                 subscription.outlet.send(
-                    encode(Feed(entries=(), everywhere=everywhere, stable=stable, up_to=subscription.position))
+                    encode(
+                        Feed(
+                            entries=(),
+                            everywhere=everywhere,
+                            stable=stable,
+                            up_to=subscription.position,
+                            last=subscription.last,
+                        )
+                    )
                 )
 
-    def _frames(self, entries: Iterable[Entry], *, up_to: int = 0) -> list[bytes]:
+    def _frames(self, entries: Iterable[Entry], *, up_to: int = 0, last: str = "") -> list[bytes]:
         everywhere, stable = self._state()
         parts = list(in_batches(entries))
-        return [
-            encode(Feed(entries=part, everywhere=everywhere, stable=stable, up_to=up_to if part is parts[-1] else 0))
-            for part in parts
-        ]
+        frames = [encode(Feed(entries=part, everywhere=everywhere, stable=stable)) for part in parts[:-1]]
+        for part in parts[-1:]:
+            frames.append(encode(Feed(entries=part, everywhere=everywhere, stable=stable, up_to=up_to, last=last)))
+        return frames
 
     def _catch_up(self, subscription: Subscription) -> None:
         task = asyncio.get_running_loop().create_task(self._run(subscription))

@@ -66,7 +66,9 @@ UNHEARD_LIMIT_S = SILENCE_LIMIT_S + 2 * BEAT_INTERVAL_S
 FEEDS_ON_THE_WAY = 8
 """Batches that may wait for the writer before we read no further."""
 COMPARE_AFTER_S = 1.0
-COMPARE_EVERY_S = 5.0
+COMPARE_EVERY_S = 3.0
+FRUITLESS_MAX = 3
+"""After so many comparisons in a row that did not make the logs equal, the larger id takes a snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class PeerLink:
         self._comparison: Comparison | None = None
         self._unequal_since: float | None = None
         self._compared_at = float("-inf")
+        self._fruitless = 0
 
     # --- life
 
@@ -275,12 +278,17 @@ class PeerLink:
 
     async def _listen(self, socket: ClientConnection, welcome: Welcome) -> None:
         volume, server, epoch = self.volume, welcome.server, welcome.epoch
-        cursor = await volume.meet(server, epoch)
+        cursor, last = await volume.meet(server, epoch)
         assert self._outlet is not None
+        if cursor > welcome.head:
+            # It has lost the end of its log. It learns so from our cursor, and calls again in a new epoch.
+            self._outlet.send(encode(Subscribe(cursor=cursor, blobs=True, last=last)))
+            await asyncio.sleep(OPEN_TIMEOUT_S)
+            raise _Lost(f"its log ends at {welcome.head} and was read up to {cursor}")
         volume.replication.link_up(server, welcome, cursor, volume.monotonic())
         self.last_error = None
         log.info("peer %s (%s) is there; its log ends at %d, read up to %d", self.url, server, welcome.head, cursor)
-        self._outlet.send(encode(Subscribe(cursor=cursor, blobs=True)))
+        self._outlet.send(encode(Subscribe(cursor=cursor, blobs=True, last=last)))
         volume.say_held(server, cursor)
         slots = asyncio.Semaphore(FEEDS_ON_THE_WAY)
         while True:
@@ -304,7 +312,7 @@ class PeerLink:
                 if message.echo_us:
                     self._last_echo = max(self._last_echo, min(message.echo_us / 1e6, now))
                 volume.replication.beat(server, message, "out", now)
-                self._look_at_digest(message, server, now)
+                await self._look_at_digest(message, server, now)
             case RangeIs():
                 await self._compared(message)
             case SnapshotNeeded():
@@ -315,7 +323,7 @@ class PeerLink:
                 raise BadMessage(f"{type(message).__name__} is not for a server to say now")
 
     async def _take_snapshot(self, server: ServerId) -> None:
-        log.warning("the log of %s begins after what we have: fetching a snapshot", self.url)
+        log.warning("nothing but a snapshot of %s brings us together: fetching it", self.url)
         await self.volume.load_snapshot(server, self.url)
         raise _Lost("a snapshot was loaded")
 
@@ -335,7 +343,7 @@ class PeerLink:
 
     # --- digests
 
-    def _look_at_digest(self, beat: Beat, server: ServerId, now: float) -> None:
+    async def _look_at_digest(self, beat: Beat, server: ServerId, now: float) -> None:
         """Both have read all of each other and still differ, for a while: find out where."""
         volume = self.volume
         peer = volume.replication.peers.get(server)
@@ -344,6 +352,7 @@ class PeerLink:
         both_read = peer.cursor >= beat.head and beat.read >= volume.figures.head
         if not both_read or beat.digest == volume.figures.digest:
             self._unequal_since = None
+            self._fruitless = 0
             return
         if self._unequal_since is None:
             self._unequal_since = now
@@ -351,13 +360,17 @@ class PeerLink:
             self._compared_at = now
             log.warning("the log of %s differs from ours although both have read all: comparing", self.url)
             self._comparison = Comparison(PENDING_CLOCK)
-            self._ask()
+            await self._ask()
 
-    def _ask(self) -> None:
+    async def _ask(self) -> None:
         assert self._comparison is not None
         asked = self._comparison.next()
         if asked is None:
             self._comparison = None
+            self._fruitless += 1
+            if self._fruitless >= FRUITLESS_MAX and self._server is not None and self.volume.server > self._server:
+                # Stamps below the stable point that only one of us has: nobody can insert them. One must give way.
+                await self._take_snapshot(self._server)
             return
         assert self._outlet is not None
         self._outlet.send(encode(AskRange(low=asked[0], high=asked[1])))
@@ -375,7 +388,7 @@ class PeerLink:
             for start in range(0, len(entries), BATCH_MAX_ENTRIES):
                 part: tuple[Entry, ...] = tuple(entries[start : start + BATCH_MAX_ENTRIES])
                 self._outlet.send(encode(Handover(entries=part, last=start + BATCH_MAX_ENTRIES >= len(entries))))
-        self._ask()
+        await self._ask()
 
 
 def _in_words(error: BaseException) -> str:

@@ -253,13 +253,13 @@ class VolumeStore:
 
     # --- cursors, epochs, members
 
-    def cursor(self, server: ServerId, epoch: Epoch) -> int:
-        """How far we have read the log of a peer; 0 in an epoch that we do not know."""
-        found_epoch, _, position = (self.database.meta(f"cursor:{server}") or "").partition(":")
-        return int(position) if found_epoch == epoch else 0
+    def cursor(self, server: ServerId, epoch: Epoch) -> tuple[int, str]:
+        """How far we have read the log of a peer, and the operation there; (0, "") in an epoch that we do not know."""
+        kept = (self.database.meta(f"cursor:{server}") or "").split(":")
+        return (int(kept[1]), kept[2]) if kept[0] == epoch else (0, "")
 
-    def set_cursor(self, server: ServerId, epoch: Epoch, position: int) -> None:
-        self.database.set_meta(f"cursor:{server}", f"{epoch}:{position}")
+    def set_cursor(self, server: ServerId, epoch: Epoch, position: int, last: str) -> None:
+        self.database.set_meta(f"cursor:{server}", f"{epoch}:{position}:{last}")
 
     def forget_cursor(self, server: ServerId) -> None:
         self.database.execute("DELETE FROM meta WHERE key = ?", (f"cursor:{server}",))
@@ -329,7 +329,7 @@ class VolumeStore:
             again += 1
         self.clock.observe(self.replica.max_clock)
         self.begin_epoch()
-        self.set_cursor(server, epoch, head)
+        self.set_cursor(server, epoch, head, "")
         self._want(self.chunks.missing(self.replica.chunk_hashes()))
         return again
 

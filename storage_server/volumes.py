@@ -281,17 +281,19 @@ class Volume:
     def feed(self, server: ServerId, epoch: Epoch, message: Feed, applied: Callable[[], None]) -> None:
         """A batch of a peer's log; `applied` is called when it is in ours, and the peer told when we hold it."""
         entries = [self._with_content(entry) for entry in message.entries]
-        position = max(message.up_to, entries[-1].position if entries else 0)
+        position, last = (entries[-1].position, entries[-1].op.id) if entries else (0, "")
+        if message.up_to > position:
+            position, last = message.up_to, message.last
         sync = any(entry.sync for entry in entries)
 
         def all_at_once(store: VolumeStore) -> Applied:
             result = store.apply(entries, server)
-            store.set_cursor(server, epoch, position)
+            store.set_cursor(server, epoch, position, last)
             return result
 
         def one_by_one(store: VolumeStore) -> Applied:
             result = store.apply_each(entries, server)
-            store.set_cursor(server, epoch, position)
+            store.set_cursor(server, epoch, position, last)
             return result
 
         def done(result: Any) -> None:
@@ -429,8 +431,8 @@ class Volume:
             members, retired = dict(self.membership.urls), set(self.membership.retired)
             self.later(lambda store: store.set_members(members, retired))
 
-    async def meet(self, server: ServerId, epoch: Epoch) -> int:
-        """A peer says in which epoch it is; how far we have read its log."""
+    async def meet(self, server: ServerId, epoch: Epoch) -> tuple[int, str]:
+        """A peer says in which epoch it is; how far we have read its log, and the operation there."""
         peer = self.replication.peers[server]
         if peer.epoch != epoch:
             if peer.epoch:
@@ -438,6 +440,14 @@ class Volume:
             peer.epoch = epoch
             peer.needed = self.figures.head  # what it gave us once it may have lost
         return await self.do(lambda store: store.cursor(server, epoch))
+
+    def has_at(self, position: int, last: str) -> bool:
+        """Whether our log is the one in which somebody read `last` at `position`. In any thread."""
+        with self.readers.replica() as replica:
+            found = replica.entries_after(position - 1, 1)
+            if found and found[0][0] == position:
+                return found[0][2].id == last
+            return replica.stamp_of(OpId(last)) is not None  # stamped anew since, or pruned
 
     async def reaches_back(self, cursor: int | None, above: Stamp | None) -> bool:
         """Whether the log still has everything after that point."""
