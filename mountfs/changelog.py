@@ -44,6 +44,8 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS change_log (
 class _NoSender:
     """While nobody sends, nobody waits."""
 
+    answering = False
+
     def pump(self) -> None:
         pass
 
@@ -101,8 +103,8 @@ class ChangeLog:
         mirror = self._mirror
         with mirror.lock:
             op = build(op_id(self._author, self._sequence + 1), self._next_time_ns())
-            self._check_room(content=bool(chunks_in(op)))
-            waits = self._replicated or sync
+            self._check_room()  # its content was let in by `store_chunk`
+            waits = (self._replicated or sync) and self._sender.answering
             record = Record(
                 id=op.id,
                 number=self._next_number,
@@ -275,10 +277,10 @@ class ChangeLog:
         self._time_ns = max(self._time_ns + 1, self._clock_ns())
         return self._time_ns
 
-    def _check_room(self, *, content: bool) -> None:
+    def _check_room(self) -> None:
         if len(self.outbox) >= self._records_max:
             raise NoSpace(f"{len(self.outbox)} operations wait for servers; reconnect them")
-        self._dirty.check_room(OPERATION_BYTES, content=content)
+        self._dirty.check_room(OPERATION_BYTES, content=False)
 
     def _relieve(self) -> bool:
         """At the limit: content that at least one server holds may leave before the others have it, oldest

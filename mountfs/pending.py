@@ -135,6 +135,11 @@ class Ticket:
 class Sender(Protocol):
     """What the change log asks of the one who sends."""
 
+    @property
+    def answering(self) -> bool:
+        """Some server answers, as far as is known; else nobody waits."""
+        ...
+
     def pump(self) -> None:
         """Send what can be sent; returns at once."""
         ...

@@ -1,0 +1,581 @@
+"""Upstream against fake servers: order, lost answers, turns, handover, refusals, content, snapshots, patience."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gdah_volume.content import INLINE_MAX_BYTES, hash_of
+from gdah_volume.errors import BadMessage, Exists, NoSpace, NotFound, OutOfOrder, StaleHandle
+from gdah_volume.ids import ROOT, Epoch
+from gdah_volume.operations import Attrs, Create
+from gdah_volume.stamps import Stamp
+from mountfs import session
+from mountfs.uploads import Uploads
+from mountfs.upstream import Upstream
+from tests.sync.fakes import FakeData, FakeServer
+from tests.sync.live import eventually
+from tests.sync.worlds import World
+
+LARGE = b"L" * (INLINE_MAX_BYTES + 1)
+
+
+class Setup:
+    def __init__(self, folder: Path, names: tuple[str, ...] = ("sa", "sb"), *, replicated: bool = True) -> None:
+        self.world = World(folder / "w", replicated=replicated)
+        self.servers = [FakeServer(name) for name in names]
+        self.data = FakeData(self.servers, folder)
+        self.begin()
+
+    def begin(self) -> None:
+        self.uploads = Uploads(self.world.dirty.read, self.data.store, self.pump)
+        self.upstream = Upstream(
+            self.world.mirror, self.world.log, self.uploads, self.data, content=self.world.dirty.read
+        )
+        for server in self.servers:
+            self.upstream.add_server(server.url, server.health)
+        self.upstream.start()
+
+    def pump(self) -> None:
+        self.upstream.sending.pump()
+
+    def end(self) -> None:
+        self.upstream.stop()
+        self.uploads.stop()
+        for server in self.servers:
+            if server.link is not None:
+                server.link.drop("the test ends")
+
+    def restart(self) -> None:
+        self.end()
+        self.world = self.world.again()
+        self.begin()
+
+    def connect(self, *which: int) -> None:
+        """In this order; the first is the one in use."""
+        for index in which or range(len(self.servers)):
+            self.servers[index].connect(self.upstream)
+            eventually(lambda: self.upstream.url is not None)
+
+    def answered(self) -> None:
+        eventually(lambda: self.world.log.pending_operations == 0, what="all is acknowledged")
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Iterator[Setup]:
+    found = Setup(tmp_path)
+    yield found
+    found.end()
+    found.world.database.close()
+
+
+def submits(server: FakeServer) -> list[tuple[str, bool]]:
+    return [(asked[1], asked[2]) for asked in server.asked if asked[0] == "submit"]
+
+
+# --- the ordinary way
+
+
+def test_operations_go_to_the_server_in_order_and_come_back_stamped(setup: Setup) -> None:
+    setup.connect()
+    a, _ = setup.servers
+    for name in ("x", "y"):
+        setup.world.create(name)
+        setup.world.write(name, name.encode())
+    setup.answered()
+    assert a.log == [op for op, _ in submits(a)]
+    eventually(lambda: setup.world.mirror.replica.digest == a.replica.digest)
+    a.beat()
+    eventually(lambda: len(setup.world.log.outbox) == 0)
+    eventually(lambda: set(setup.world.adopted.values()) == {b"x", b"y"})
+    assert setup.world.log.outbox.least_copies() is None
+    assert setup.world.again().log.recovered_operations == 0
+
+
+def test_what_was_made_offline_is_sent_when_a_server_comes(setup: Setup) -> None:
+    names = [f"f{i}" for i in range(300)]
+    for name in names:
+        setup.world.create(name)
+    setup.connect(1)
+    setup.answered()
+    assert [op.name.decode() for _, _, op in setup.servers[1].replica.entries_after(0, 1000)] == names  # type: ignore[union-attr]
+
+
+def test_a_program_waits_for_the_answer(setup: Setup) -> None:
+    setup.connect(0)
+    setup.world.create("a")
+    assert setup.servers[0].log
+    assert setup.world.log.pending_operations == 0
+
+
+def test_local_durability_does_not_wait_and_is_never_strict(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, replicated=False)
+    setup.servers[0].lose_acks = True
+    setup.connect(0)
+    setup.world.create("a")
+    assert setup.world.log.pending_operations == 1
+    eventually(lambda: submits(setup.servers[0]))
+    assert submits(setup.servers[0])[0][1] is False
+    setup.end()
+
+
+def test_others_operations_reach_the_tree_and_the_listeners(setup: Setup) -> None:
+    told: list[object] = []
+    setup.world.mirror.add_listener(told.append)
+    setup.connect(0)
+    setup.world.create("own")
+    foreign(setup.servers[0], "theirs")
+    eventually(lambda: setup.world.names() == ["own", "theirs"])
+    eventually(lambda: told)
+    assert len(told) == 1, "own operations are no news"
+
+
+def foreign(server: FakeServer, name: str) -> None:
+    """Somebody else creates a file at this server."""
+    op_id = f"phone-ffffff-00000001-{len(server.log) + 1}"
+    attrs = Attrs(mode=0o644, uid=2, gid=2, mtime_ns=1, atime_ns=1)
+    op = Create(id=op_id, time_ns=1, kind="file", parent=ROOT, name=name.encode(), attrs=attrs)  # type: ignore[arg-type]
+    server.stamp(op, Stamp(0, server.id), (), strict=True)
+
+
+# --- lost answers and turns
+
+
+def test_an_operation_in_doubt_goes_to_the_other_server_under_its_id_as_tentative(setup: Setup) -> None:
+    a, b = setup.servers
+    setup.connect()
+    a.lose_acks = True
+    assert a.link is not None
+    a.link.subscribed = False
+    waiter = setup.world.in_thread(lambda: setup.world.create("a"))
+    eventually(lambda: a.log)
+    a.link.cut("cable")
+    waiter.join()
+    assert waiter.error is None
+    (op, strict), (again, strict_again) = submits(a)[0], submits(b)[0]
+    assert op == again
+    assert (strict, strict_again) == (True, False)
+    setup.world.create("later")
+    assert submits(b)[1][1] is True, "nothing is in doubt any more"
+    a.merge(b)
+    assert a.replica.digest == b.replica.digest
+    assert [entry[0] for entry in a.replica.tree.entries(ROOT)] == [b"a", b"later"]
+
+
+def test_what_comes_behind_a_doubt_is_tentative_too(setup: Setup) -> None:
+    a, b = setup.servers
+    setup.connect()
+    a.deaf = True
+    waiters = [setup.world.in_thread(lambda i=i: setup.world.create(f"f{i}")) for i in range(4)]  # type: ignore[misc]
+    eventually(lambda: len(submits(a)) == 4)
+    b.lose_acks = True
+    b.everywhere = 0
+    assert a.link is not None
+    a.link.cut("cable")
+    eventually(lambda: len(submits(b)) == 4)
+    setup.world.create("new", wait=False)
+    eventually(lambda: len(submits(b)) == 5)
+    assert not any(strict for _, strict in submits(b))
+    for waiter in waiters:
+        assert waiter.join().error is None
+
+
+def test_the_other_server_is_handed_what_it_lacks_with_its_stamps(setup: Setup) -> None:
+    a, b = setup.servers
+    setup.connect()
+    setup.world.create("own")
+    setup.world.write("own", b"small")
+    foreign(a, "theirs")
+    eventually(lambda: len(setup.world.names()) == 2)
+    assert a.link is not None
+    a.link.cut("cable")
+    eventually(lambda: b.log == a.log)
+    assert b.replica.digest == a.replica.digest, "the same stamps"
+    assert b.chunks == {hash_of(b"small"): b"small"}
+    eventually(lambda: b.asked[-1][0] == "subscribe")
+    kinds = [asked[0] for asked in b.asked]
+    assert kinds[0] == "offer"
+    assert kinds.index("handover") < kinds.index("subscribe")
+    assert submits(b) == [], "what is stamped is not submitted again"
+
+
+def test_the_handover_comes_before_the_operations(setup: Setup) -> None:
+    a, b = setup.servers
+    setup.connect()
+    setup.world.create("first")
+    assert a.link is not None
+    a.link.cut("cable")
+    setup.world.create("second")
+    eventually(lambda: len(b.log) == 2)
+    assert [op.name for _, _, op in b.replica.entries_after(0, 9)] == [b"first", b"second"]  # type: ignore[union-attr]
+
+
+def test_an_acknowledgement_that_was_lost_after_the_feed_is_one(setup: Setup) -> None:
+    a, b = setup.servers
+    setup.connect()
+    a.lose_acks = True
+    a.everywhere = 0
+    waiter = setup.world.in_thread(lambda: setup.world.create("a"))
+    eventually(lambda: setup.world.mirror.replica.max_clock > 0, what="the feed brought it back")
+    assert not waiter.done
+    assert a.link is not None
+    a.link.cut("cable")
+    waiter.join()
+    assert waiter.error is None
+    eventually(lambda: b.log == a.log)
+    assert submits(b) == []
+
+
+def test_a_silent_server_is_left_for_another(setup: Setup) -> None:
+    a, b = setup.servers
+    setup.connect()
+    a.deaf = True
+    setup.world.create("a")
+    eventually(lambda: b.log)
+    assert setup.upstream.choice.url == b.url
+    assert "not answered" in setup.upstream.choice.why
+    assert setup.world.log.pending_operations == 0
+
+
+def test_a_silent_server_alone_is_given_up_once(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    (a, _) = setup.servers
+    setup.connect(0)
+    a.deaf = True
+    setup.world.create("a")  # waits out its patience
+    assert not setup.upstream.sending.answering
+    for i in range(20):
+        setup.world.create(f"f{i}")  # these do not wait at all
+    assert setup.world.log.pending_operations == 21
+    assert caplog.text.count("no server answers") == 1
+    a.deaf = False
+    assert a.link is not None
+    a.link.cut("it is restarted")
+    setup.connect(0)
+    setup.answered()
+    assert not any(strict for op, strict in submits(a)[1:21])
+
+
+def test_when_the_last_link_breaks_nobody_waits_any_longer(setup: Setup) -> None:
+    setup.connect(0)
+    a = setup.servers[0]
+    a.deaf = True
+    waiter = setup.world.in_thread(lambda: setup.world.create("a"))
+    eventually(lambda: submits(a))
+    assert a.link is not None
+    a.link.cut("cable")
+    assert waiter.join().error is None
+    assert setup.upstream.disconnected_since is not None
+    assert setup.upstream.choice.why == "cable"
+
+
+def test_the_view_never_goes_back_over_a_turn(setup: Setup) -> None:
+    a, b = setup.servers
+    setup.connect()
+    for i in range(50):
+        setup.world.create(f"f{i}")
+        if i == 25:
+            assert a.link is not None
+            a.link.cut("cable")
+        assert len(setup.world.names()) == i + 1
+    setup.answered()
+    assert len(b.log) == 50
+
+
+# --- refusals
+
+
+def test_a_strict_refusal_is_the_errno_and_leaves_no_trace(setup: Setup) -> None:
+    told: list[object] = []
+    setup.world.mirror.add_listener(told.append)
+    setup.connect(0)
+    setup.servers[0].refuse = Exists("somebody was first")
+    with pytest.raises(Exists):
+        setup.world.create("a")
+    assert setup.world.names() == []
+    assert setup.world.log.pending_operations == 0
+    assert told, "the kernel has to forget it"
+    assert setup.world.again().log.recovered_operations == 0
+
+
+def test_a_ticket_tells_its_refusal_as_often_as_it_is_asked(setup: Setup) -> None:
+    setup.connect(0)
+    setup.servers[0].refuse = Exists("somebody was first")
+    ticket = setup.world.create("a", wait=False)
+    for _ in range(2):
+        with pytest.raises(Exists):
+            ticket.wait()
+
+
+def test_exclusive_creates_have_one_winner(setup: Setup) -> None:
+    setup.connect(0)
+    foreign(setup.servers[0], "x")
+    errors = []
+    try:
+        setup.world.create("x")
+    except Exists as error:
+        errors.append(error)
+    eventually(lambda: setup.world.names() == ["x"])
+    assert len(errors) == 1
+
+
+@pytest.mark.parametrize("error", [StaleHandle("another version"), NotFound("gone"), Exists("?")])
+def test_a_write_is_never_lost_to_a_refusal(setup: Setup, error: Exception) -> None:
+    setup.connect(0)
+    setup.world.create("a")
+    setup.servers[0].refuse = error  # type: ignore[assignment]
+    setup.world.write("a", b"data")
+    setup.answered()
+    assert len(setup.servers[0].log) == 2
+
+
+def test_who_was_told_is_never_refused(setup: Setup) -> None:
+    """The refusal comes after the program gave up waiting: the operation is sent again, tentative."""
+    a = setup.servers[0]
+    setup.connect(0)
+    a.deaf = True
+    setup.world.create("a")
+    a.deaf = False
+    link = a.link
+    assert link is not None
+    op = submits(a)[0][0]
+    link.tell(lambda: link.upstream.on_refused(link, op, "Exists", "too late"))  # type: ignore[arg-type]
+    setup.answered()
+    assert setup.world.names() == ["a"]
+    assert submits(a)[-1] == (op, False)
+
+
+@pytest.mark.parametrize("error", [NoSpace("full"), OutOfOrder("gap"), BadMessage("what?")])
+def test_trouble_of_a_server_is_no_refusal(setup: Setup, error: Exception) -> None:
+    setup.connect(0)
+    setup.servers[0].refuse = error  # type: ignore[assignment]
+    setup.world.create("a")
+    setup.answered()
+    assert setup.servers[0].log == [submits(setup.servers[0])[0][0]]
+
+
+def test_what_is_held_goes_before_what_was_issued_later(setup: Setup) -> None:
+    setup.connect(0)
+    a = setup.servers[0]
+    a.refuse = NoSpace("full")
+    setup.world.create("a", wait=False)
+    setup.world.create("b", wait=False)
+    setup.answered()
+    firsts = [op for op, _ in submits(a)]
+    assert firsts[-1] != firsts[0] or len(firsts) == 3
+
+
+def test_what_depends_on_an_unanswered_strict_operation_waits(setup: Setup) -> None:
+    setup.connect(0)
+    a = setup.servers[0]
+    a.deaf = True
+    folder = setup.world.create("d", kind="dir", wait=False)
+    eventually(lambda: submits(a))
+    setup.world.create("inside", parent=folder.op, wait=False)  # type: ignore[arg-type]
+    setup.world.create("beside", wait=False)
+    assert [op for op, _ in submits(a)] == [folder.op]
+    a.deaf = False
+    link = a.link
+    assert link is not None
+    link.tell(lambda: link.upstream.on_refused(link, folder.op, "Exists", "somebody made it"))
+    with pytest.raises(Exists):
+        folder.wait()
+    setup.answered()
+    assert "beside" in [e[0].decode() for e in a.replica.tree.entries(ROOT)]
+
+
+# --- content
+
+
+def test_large_content_goes_before_its_operation(setup: Setup) -> None:
+    setup.connect(0)
+    a = setup.servers[0]
+    setup.data.hang.clear()
+    setup.world.create("a")
+    waiter = setup.world.in_thread(lambda: setup.world.write("a", LARGE))
+    eventually(lambda: setup.world.log.pending_operations == 1)
+    assert len(submits(a)) == 1
+    setup.data.hang.set()
+    assert waiter.join().error is None
+    setup.answered()
+    assert a.chunks[hash_of(LARGE)] == LARGE
+    assert setup.data.stored == [(a.url, hash_of(LARGE))]
+
+
+def test_a_server_that_lost_a_chunk_gets_it_again(setup: Setup) -> None:
+    setup.connect(0)
+    a = setup.servers[0]
+    setup.world.create("a")
+    chunk = setup.world.log.store_chunk(LARGE)
+    eventually(lambda: setup.data.stored)
+    del a.chunks[chunk]
+    setup.world.write("a", LARGE)
+    setup.answered()
+    assert a.chunks[chunk] == LARGE
+
+
+def test_content_of_what_is_not_everywhere_goes_to_the_next_server_too(setup: Setup) -> None:
+    a, b = setup.servers
+    a.everywhere = b.everywhere = 0
+    setup.connect()
+    setup.world.create("a")
+    setup.world.write("a", LARGE)
+    assert a.link is not None
+    a.link.cut("burnt")
+    eventually(lambda: hash_of(LARGE) in b.chunks)
+    assert b.log == a.log
+
+
+def test_a_damaged_chunk_parks_its_operation_and_the_others_go_on(setup: Setup) -> None:
+    setup.world.create("a")
+    setup.world.write("a", LARGE)
+    setup.world.create("b")
+    path = setup.world.store.path_of(hash_of(LARGE))
+    assert path is not None
+    path.write_bytes(b"rot" * 30_000)
+    setup.connect(0)
+    eventually(lambda: len(setup.servers[0].log) == 2)
+    (left,) = setup.world.log.outbox.unacked()
+    assert left.last_error is not None
+    assert "not readable" in left.last_error
+    assert setup.world.log.outbox.next_try_at > 0
+
+
+# --- restarts
+
+
+def test_after_a_restart_everything_is_sent_again_tentative(setup: Setup) -> None:
+    a = setup.servers[0]
+    setup.connect(0)
+    a.lose_acks = True
+    assert a.link is not None
+    a.link.subscribed = False
+    ticket = setup.world.create("sent", wait=False)
+    eventually(lambda: a.log)
+    a.link.cut("the mount is killed")
+    setup.world.create("not sent")
+    setup.restart()
+    a.lose_acks = False
+    setup.connect(0)
+    setup.answered()
+    assert a.log[0] == ticket.op
+    assert [e[0] for e in a.replica.tree.entries(ROOT)] == [b"not sent", b"sent"]
+    assert not any(strict for _, strict in submits(a)[1:])
+    setup.world.create("new")
+    assert submits(a)[-1][1] is True
+
+
+def test_what_is_on_one_server_is_remembered_over_a_restart(setup: Setup) -> None:
+    a, b = setup.servers
+    a.everywhere = b.everywhere = 0
+    setup.connect(0)
+    setup.world.create("a")
+    setup.world.write("a", LARGE)
+    assert a.link is not None
+    a.link.cut("killed")
+    setup.restart()
+    assert setup.world.log.pending_operations == 0
+    assert setup.world.log.outbox.least_copies() == 1
+    assert setup.world.log.dirty_chunk(hash_of(LARGE)) == LARGE
+    setup.connect(1)
+    eventually(lambda: b.log == a.log)
+    eventually(lambda: hash_of(LARGE) in b.chunks)
+    b.everywhere = None
+    eventually(lambda: (b.beat(), len(setup.world.log.outbox) == 0)[1])
+    eventually(lambda: setup.world.adopted)
+
+
+def test_the_feed_goes_on_where_it_stopped(setup: Setup) -> None:
+    a = setup.servers[0]
+    setup.connect(0)
+    for i in range(5):
+        setup.world.create(f"f{i}")
+    a.beat(stable=True)
+    eventually(lambda: len(setup.world.log.outbox) == 0)
+    eventually(lambda: setup.world.mirror.replica.stable.clock > 0)
+    assert a.link is not None
+    a.link.cut("night")
+    foreign(a, "meanwhile")
+    setup.restart()
+    setup.connect(0)
+    eventually(lambda: "meanwhile" in setup.world.names())
+    assert [asked[1] for asked in a.asked if asked[0] == "subscribe"] == [None, 5] or [
+        asked[1] for asked in a.asked if asked[0] == "subscribe"
+    ] == [0, 5]
+
+
+# --- snapshots, epochs
+
+
+def test_an_empty_mirror_loads_a_snapshot_rather_than_a_long_log(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SNAPSHOT_WORTH", 3)
+    a = setup.servers[0]
+    for i in range(6):
+        foreign(a, f"f{i}")
+    reloaded: list[int] = []
+    setup.world.mirror.add_reload_listener(lambda: reloaded.append(1))
+    setup.world.create("own")
+    setup.connect(0)
+    eventually(lambda: len(setup.world.names()) == 7)
+    eventually(lambda: reloaded)
+    setup.answered()
+    a.beat()
+    eventually(lambda: len(setup.world.log.outbox) == 0)
+    foreign(a, "later")
+    eventually(lambda: "later" in setup.world.names())
+
+
+def test_a_log_that_does_not_reach_back_leads_to_a_snapshot(setup: Setup) -> None:
+    a = setup.servers[0]
+    foreign(a, "old")
+    setup.connect(0)
+    eventually(lambda: setup.world.names() == ["old"])
+    a.beat(stable=True)
+    assert a.link is not None
+    a.link.cut("holidays")
+    for i in range(4):
+        foreign(a, f"f{i}")
+    with a.database.transaction():
+        a.replica.stabilise(Stamp(a.clock.last, a.id))
+        a.replica.prune(before_time_ns=1 << 62, up_to_position=a.replica.head)
+    setup.world.create("own")
+    setup.connect(0)
+    eventually(lambda: len(setup.world.names()) == 6)
+    setup.answered()
+
+
+def test_a_new_epoch_is_read_anew(setup: Setup) -> None:
+    a = setup.servers[0]
+    setup.connect(0)
+    setup.world.create("a")
+    assert a.link is not None
+    a.link.cut("its disk burnt")
+    new = FakeServer("sa")
+    new.epoch = Epoch("e2")
+    setup.servers[0] = new
+    setup.connect(0)
+    eventually(lambda: new.log == a.log, what="the mount is the one who still knows")
+    setup.world.create("b")
+    eventually(lambda: len(new.log) == 2)
+
+
+def test_a_failed_snapshot_is_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SNAPSHOT_WORTH", 3)
+    a = setup.servers[0]
+    for i in range(6):
+        foreign(a, f"f{i}")
+    failing = [True]
+    real: Callable[..., None] = setup.data.fetch
+
+    def fetch(url: str, done: Callable[[object], None]) -> None:
+        if failing.pop() if failing else False:
+            done(BadMessage("cut short"))
+        else:
+            real(url, done)
+
+    monkeypatch.setattr(setup.data, "fetch", fetch)
+    a.connect(setup.upstream)
+    eventually(lambda: a.link is None, what="the connection is given up")
+    setup.connect(0)
+    eventually(lambda: len(setup.world.names()) == 6)
