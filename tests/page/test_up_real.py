@@ -37,9 +37,22 @@ class RunningUp:
                 cwd=ROOT,
                 start_new_session=True,
             )
+        self._hands: Hands | None = None
+
+    def wait(self) -> RunningUp:
         wait_until(lambda: self.ended() or "Ctrl-C" in self.said(), "it is up", 90)
         assert not self.ended(), self.said()
-        self.hands = Hands(self.directory)
+        return self
+
+    @property
+    def hands(self) -> Hands:
+        self._hands = self._hands or Hands(self.directory)
+        return self._hands
+
+    def let_go(self) -> None:
+        if self._hands is not None:
+            self._hands.close()
+            self._hands = None
 
     def said(self) -> str:
         return self._log.read_text()
@@ -61,7 +74,7 @@ class RunningUp:
         return found
 
     def close(self) -> None:
-        self.hands.close()
+        self.let_go()
         if not self.ended():
             self.process.terminate()
             try:
@@ -80,7 +93,7 @@ def start(tmp_path: Path, fuse: None, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
     def begin() -> RunningUp:
         started.append(RunningUp(tmp_path))
-        return started[-1]
+        return started[-1].wait()
 
     yield begin
     for up in started:
@@ -91,7 +104,7 @@ def test_up_write_ctrl_c_and_again(start: Callable[[], RunningUp]) -> None:
     up = start()
     assert len(up.parts()) == 3
     up.hands.write("a.txt", b"written the first time")
-    up.hands.close()
+    up.let_go()
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(90) == 0, up.said()
     assert not up.parts()
@@ -108,7 +121,7 @@ def test_a_killed_server_is_told_and_the_folder_goes_on(start: Callable[[], Runn
     up.hands.write("b.txt", b"with one server")
     wait_until(lambda: "start it again with" in up.said(), "it is told")
     assert up.hands.read("b.txt") == b"with one server"
-    up.hands.close()
+    up.let_go()
     up.process.send_signal(signal.SIGTERM)
     assert up.process.wait(90) in (0, 3), up.said()
     assert not up.parts()
@@ -117,7 +130,7 @@ def test_a_killed_server_is_told_and_the_folder_goes_on(start: Callable[[], Runn
 def test_nothing_survives_a_kill_of_up_itself(start: Callable[[], RunningUp]) -> None:
     up = start()
     up.hands.write("c.txt", b"before the kill")
-    up.hands.close()
+    up.let_go()
     up.process.kill()
     up.process.wait()
     wait_until(lambda: not up.parts(), "all parts end", 90)
