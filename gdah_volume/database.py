@@ -194,8 +194,8 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Reads inside see one state. Inside a transaction: its own."""
-        if self._depth:
+        """Reads inside see one state. Inside a transaction or another snapshot: its own."""
+        if self._depth or self.connection.in_transaction:
             yield
             return
         self.connection.execute("BEGIN")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,16 @@ def test_a_checkpoint_folds_the_log_into_the_file(database: Database, tmp_path: 
     database.checkpoint()
     assert (tmp_path / "v.db").stat().st_size > 4096
     assert database.meta("a") == "1"
+
+
+def test_a_snapshot_inside_a_snapshot_is_the_same_one(tmp_path: Path) -> None:
+    """A server streams a dump from within a snapshot that also covers its head and digest."""
+    with closing(Database(tmp_path / "v.db")) as database, closing(database.reader()) as reader:
+        with reader.snapshot():
+            assert reader.meta("x") is None
+            with database.transaction():
+                database.set_meta("x", "1")
+            with reader.snapshot():
+                assert reader.meta("x") is None
+            assert reader.meta("x") is None
+        assert reader.meta("x") == "1"
