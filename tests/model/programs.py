@@ -1,0 +1,199 @@
+"""Random programs: a generator with a seed for campaigns, and a Hypothesis strategy over the same steps."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.model.world import FAULTS, Program, Step
+
+INTENTS: list[tuple[str, int, tuple[int, int, int]]] = [
+    # word, weight, upper bounds of its numbers
+    ("create", 16, (3, 3, 5)),
+    ("mkdir", 12, (3, 3, 0)),
+    ("symlink", 2, (3, 3, 2)),
+    ("write", 14, (4, 5, 0)),
+    ("save", 8, (3, 3, 5)),
+    ("unlink", 10, (4, 0, 0)),
+    ("rmdir", 7, (3, 0, 0)),
+    ("rename", 20, (6, 4, 3)),
+    ("link", 8, (4, 3, 3)),
+    ("chmod", 3, (5, 3, 0)),
+    ("open", 4, (2, 4, 0)),
+    ("write_handle", 5, (2, 5, 0)),
+    ("opendir", 3, (3, 4, 0)),
+]
+MAKING = ("create", "mkdir", "link")
+CONTENT_AT = {"create": 2, "save": 2, "write": 1, "write_handle": 1}
+CONTENTS = (1, 1, 2, 2, 3, 4, 4, 0)
+SKEWS_US = (0, 0, -40, 40, -400, 400, 7200 * 1_000_000)
+STEPS: list[tuple[str, int]] = [
+    ("do", 26),
+    ("issue", 30),
+    ("push", 10),
+    ("pull", 7),
+    ("sync", 5),
+    ("meet", 5),
+    ("cut", 5),
+    ("heal", 3),
+    ("restart", 2),
+    ("reboot", 2),
+    ("beat", 4),
+    ("prune", 1),
+    ("snapshot", 1),
+    ("tick", 2),
+    ("skew", 1),
+    ("wipe", 1),
+]
+ALWAYS = ("do", "issue", "push")
+
+
+class Maker:
+    """Draws the steps of one program. Each program uses a part of the words only, and sometimes fewer names and
+    folders: then what it does use meets more often."""
+
+    def __init__(self, rng: random.Random, servers: int, clients: int) -> None:
+        self.rng = rng
+        self.servers = servers
+        self.clients = clients
+        self.intents = rng.sample(INTENTS, rng.randrange(3, len(INTENTS) + 1))
+        if not any(word in MAKING for word, _, _ in self.intents):
+            self.intents += [entry for entry in INTENTS if entry[0] in MAKING]
+        self.steps = [entry for entry in STEPS if entry[0] in ALWAYS or rng.random() < 0.7]
+        self.narrow = rng.choice((1, 2, 9, 9))
+        self.faulty = rng.choice((0.0, 0.2, 0.5))
+
+    def program(self, length: int) -> Program:
+        """Most begin with something that everybody sees: conflicts need a common past."""
+        made = [entry for entry in INTENTS if entry[0] in MAKING]
+        common: list[Step] = [("do", 0, 0, "none", *self.intent(made)) for _ in range(self.rng.choice((0, 2, 3, 5)))]
+        common += [("pull", client, client, 1000) for client in range(self.clients) if common]
+        while len(common) < length:
+            common += self.episode()
+        return common
+
+    def episode(self) -> list[Step]:
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.1:
+            # The same wish of several, each through another server.
+            intent = self.intent(self.intents)
+            word = rng.choice(("do", "issue"))
+            return [self.want(word, client, client, intent) for client in range(self.clients)]
+        if kind < 0.2:
+            # Everybody for himself, then all together.
+            apart = [self.want("issue", rng.randrange(self.clients), 0, self.intent(self.intents)) for _ in range(4)]
+            return apart + [("push", client, client, 1000, self.fault()) for client in range(self.clients)]
+        return [self.step()]
+
+    def want(self, word: str, client: int, server: int, intent: Step) -> Step:
+        return (word, client, *intent) if word == "issue" else (word, client, server, self.fault(), *intent)
+
+    def intent(self, among: list[tuple[str, int, tuple[int, int, int]]]) -> Step:
+        rng = self.rng
+        word, _, bounds = rng.choices(among, [weight for _, weight, _ in among])[0]
+        numbers = [rng.randrange(min(bound, self.narrow)) if bound else 0 for bound in bounds]
+        if word in CONTENT_AT:
+            numbers[CONTENT_AT[word]] = rng.choice(CONTENTS)
+        if word in ("create", "mkdir") and rng.random() < 0.1:
+            numbers[0] = -rng.randrange(1, 3)
+        return (word, *numbers)
+
+    def fault(self) -> str:
+        return self.rng.choice(FAULTS) if self.rng.random() < self.faulty else "none"
+
+    def step(self) -> Step:
+        rng = self.rng
+        word = rng.choices([name for name, _ in self.steps], [weight for _, weight in self.steps])[0]
+        client, server, other = rng.randrange(self.clients), rng.randrange(self.servers), rng.randrange(self.servers)
+        count = rng.choice((1, 2, 1000))
+        match word:
+            case "do" | "issue":
+                return self.want(word, client, server, self.intent(self.intents))
+            case "push":
+                return ("push", client, server, count, self.fault())
+            case "pull":
+                return ("pull", client, server, count)
+            case "sync":
+                return ("sync", server, other, count)
+            case "meet":
+                return ("meet", server, other)
+            case "cut" | "heal":
+                return (word, server, rng.randrange(self.servers + self.clients))
+            case "restart" | "prune" | "wipe":
+                return (word, server)
+            case "reboot":
+                return (word, client)
+            case "snapshot":
+                return (word, client, server)
+            case "tick":
+                return (word, rng.choice((1, 50, 1000)))
+            case "skew":
+                return (word, server, rng.choice(SKEWS_US))
+        return (word,)
+
+
+def steps(servers: int, clients: int) -> st.SearchStrategy[Step]:
+    """The same steps for Hypothesis: an early alternative is a simpler one."""
+    client, server = st.integers(0, clients - 1), st.integers(0, servers - 1)
+    end = st.integers(0, servers + clients - 1)
+    count = st.sampled_from((1000, 1, 2))
+    fault = st.sampled_from(FAULTS)
+    intent = st.one_of(*(_intent_strategy(word, bounds) for word, _, bounds in INTENTS))
+
+    def flat(word: str, *parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
+        return st.tuples(*parts).map(lambda found: (word, *_flatten(found)))
+
+    alternatives: list[st.SearchStrategy[Step]] = [
+        flat("issue", client, intent),
+        flat("do", client, server, fault, intent),
+        flat("push", client, server, count, fault),
+        flat("pull", client, server, count),
+        flat("cut", end, end),
+        flat("heal", end, end),
+        flat("meet", server, server),
+        flat("sync", server, server, count),
+        flat("restart", server),
+        flat("reboot", client),
+        flat("snapshot", client, server),
+        flat("skew", server, st.sampled_from(SKEWS_US)),
+        flat("wipe", server),
+        st.just(("beat",)),
+        flat("prune", server),
+    ]
+    return st.one_of(*alternatives)
+
+
+def _intent_strategy(word: str, bounds: tuple[int, int, int]) -> st.SearchStrategy[Step]:
+    numbers = [st.integers(0, max(0, bound - 1)) for bound in bounds]
+    return st.tuples(*numbers).map(lambda found: (word, *found))
+
+
+def _flatten(parts: tuple[Any, ...]) -> list[int | str]:
+    flat: list[int | str] = []
+    for part in parts:
+        if isinstance(part, tuple):
+            flat.extend(part)
+        else:
+            flat.append(part)
+    return flat
+
+
+def shrink(program: Program, fails: Callable[[Program], bool]) -> Program:
+    """Leave out what is not needed for the failure: halves first, then single steps, until nothing more goes."""
+    current = list(program)
+    size = max(1, len(current) // 2)
+    while size:
+        start, shorter = 0, False
+        while start < len(current):
+            trial = current[:start] + current[start + size :]
+            if fails(trial):
+                current, shorter = trial, True
+            else:
+                start += size
+        if not shorter or size > 1:
+            size //= 2
+    return current
