@@ -27,6 +27,7 @@ CACHED_CHUNKS = 256
 DIGEST_BYTES = 16
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_COUNTERS = "head, operations, digest, max_clock, pruned_to, stable_clock, stable_server"
 _SEQUENCE = "CAST(substr(id, length(author) + 2) AS INTEGER)"
 
 
@@ -60,13 +61,14 @@ class Log:
     # --- counters
 
     def load_counters(self) -> None:
-        kept = dict(self._db.rows("SELECT name, value FROM counters"))
-        self.head = int(kept.get("head", 0))
-        self.operations = int(kept.get("operations", 0))
-        self.digest = int(kept.get("digest", "0"), 16)
-        self.max_clock = int(kept.get("max_clock", 0))
-        self.pruned_to = int(kept.get("pruned_to", 0))
-        self.stable = Stamp(int(kept.get("stable_clock", 0)), ServerId(kept.get("stable_server", "")))
+        row = self._db.row(f"SELECT {_COUNTERS} FROM counters")
+        assert row is not None
+        self.head: int = row[0]
+        self.operations: int = row[1]
+        self.digest = int(row[2] or "0", 16)
+        self.max_clock: int = row[3]
+        self.pruned_to: int = row[4]
+        self.stable = Stamp(row[5], ServerId(row[6]))
         self._top: Order | None = None
         self._next_pending: int | None = None
         self._dirty = False
@@ -74,22 +76,23 @@ class Log:
         self._authors.clear()
         self._operations.clear()
 
-    def counters(self) -> dict[str, str]:
-        return {
-            "head": str(self.head),
-            "operations": str(self.operations),
-            "digest": f"{self.digest:032x}",
-            "max_clock": str(self.max_clock),
-            "pruned_to": str(self.pruned_to),
-            "stable_clock": str(self.stable.clock),
-            "stable_server": self.stable.server,
-        }
-
     def save_counters(self) -> None:
         if not self._dirty:
             return
         self._dirty = False
-        self._db.executemany("INSERT OR REPLACE INTO counters (name, value) VALUES (?, ?)", self.counters().items())
+        stable = self.stable
+        self._db.execute(
+            f"UPDATE counters SET ({_COUNTERS}) = (?, ?, ?, ?, ?, ?, ?)",
+            (
+                self.head,
+                self.operations,
+                f"{self.digest:032x}",
+                self.max_clock,
+                self.pruned_to,
+                stable.clock,
+                stable.server,
+            ),
+        )
         if self._changed_authors:
             self._db.executemany(
                 "INSERT INTO authors (author, sequence) VALUES (?, ?)"

@@ -16,7 +16,8 @@ SCHEMA_VERSION = 1
 
 ROOT_MODE = 0o755
 
-# Clustered by their id (WITHOUT ROWID, which sqlite-utils cannot ask for): one tree less to write for each row.
+# Clustered by their id (WITHOUT ROWID, which sqlite-utils cannot ask for): every tree that a commit changes costs it a
+# page of the write-ahead log, 4 kB and about 10 us.
 _CLUSTERED = """
 CREATE TABLE nodes (
   id TEXT PRIMARY KEY, kind TEXT NOT NULL, target BLOB NOT NULL, rdev INTEGER NOT NULL, forked INTEGER NOT NULL,
@@ -32,6 +33,10 @@ CREATE INDEX links_place ON links (parent, name) WHERE live = 1;
 CREATE INDEX links_node ON links (node) WHERE live = 1;
 CREATE INDEX links_via ON links (via) WHERE live = 1 AND via <> parent;
 CREATE INDEX links_conflict ON links (id) WHERE live = 1 AND conflict = 1;
+CREATE TABLE versions (version TEXT PRIMARY KEY, node TEXT NOT NULL, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE authors (
+  author TEXT PRIMARY KEY, sequence INTEGER NOT NULL, pruned INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
 CREATE TABLE last (node TEXT PRIMARY KEY, link TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE touched_at (
   node TEXT NOT NULL, pending INTEGER NOT NULL, clock INTEGER NOT NULL, server TEXT NOT NULL,
@@ -53,12 +58,13 @@ def _first(db: sqlite_utils.Database) -> None:
         return sqlite_utils.db.Table(db, name)
 
     table("meta").create({"key": str, "value": str}, pk="key", not_null={"value"})
-    table("counters").create({"name": str, "value": str}, pk="name", not_null={"value"})
-    table("authors").create({"author": str, "sequence": int, "pruned": int}, pk="author", defaults={"pruned": 0})
-    table("versions").create(
-        {"version": str, "node": str, "content": bytes}, pk="version", not_null={"node", "content"}
+    numbers = ("head", "operations", "max_clock", "pruned_to", "stable_clock")
+    table("counters").create(
+        {"id": int, "digest": str, "stable_server": str, **dict.fromkeys(numbers, int)},
+        pk="id",
+        not_null={"digest", "stable_server", *numbers},
     )
-    table("versions").create_index(["node"])
+    table("counters").insert({"id": 1, "digest": "", "stable_server": "", **dict.fromkeys(numbers, 0)})
     table("operations").create(
         {
             "position": int,

@@ -31,13 +31,9 @@ _COLUMNS = {
     "undo": "clock, server, id, before",
     "operations": "position, id, clock, server, author, type, at, path, operation",
     "authors": "author, sequence, pruned",
-    "counters": "name, value",
+    "counters": "id, head, operations, digest, max_clock, pruned_to, stable_clock, stable_server",
 }
-_COUNTER = "(SELECT value FROM counters WHERE name = '{}')"
-_STAMP = (
-    f"(coalesce(CAST({_COUNTER.format('stable_clock')} AS INTEGER), 0),"
-    f" coalesce({_COUNTER.format('stable_server')}, ''))"
-)
+_STABLE = "(clock, server) <= (SELECT stable_clock, stable_server FROM counters)"
 
 
 def dump(database: Database) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
@@ -50,18 +46,20 @@ def dump(database: Database) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
 
 def _select(table: str, columns: str) -> str:
     if table == "operations":
-        return f"SELECT {columns} FROM operations WHERE (clock, server) > {_STAMP}"
+        return f"SELECT {columns} FROM operations WHERE NOT {_STABLE}"
     if table == "authors":
         # What the receiver does not get of an author's operations counts as pruned there.
         held = (
-            "SELECT max(CAST(substr(o.id, length(o.author) + 2) AS INTEGER)) FROM operations o"
-            f" WHERE o.author = authors.author AND (o.clock, o.server) <= {_STAMP}"
+            "SELECT author, max(CAST(substr(id, length(author) + 2) AS INTEGER)) AS sequence"
+            f" FROM operations WHERE {_STABLE} GROUP BY author"
         )
-        return f"SELECT author, sequence, max(pruned, coalesce(({held}), 0)) FROM authors"
+        return (
+            "SELECT a.author, a.sequence, max(a.pruned, coalesce(h.sequence, 0))"
+            f" FROM authors a LEFT JOIN ({held}) h ON h.author = a.author"
+        )
     if table == "counters":
-        last = f"SELECT max(position) FROM operations WHERE (clock, server) <= {_STAMP}"
-        pruned = f"CAST(max(CAST(value AS INTEGER), coalesce(({last}), 0)) AS TEXT)"
-        return f"SELECT name, CASE name WHEN 'pruned_to' THEN {pruned} ELSE value END FROM counters"
+        last = f"SELECT max(position) FROM operations WHERE {_STABLE}"
+        return f"SELECT {columns.replace('pruned_to', f'max(pruned_to, coalesce(({last}), 0))')} FROM counters"
     return f"SELECT {columns} FROM {table}"
 
 
