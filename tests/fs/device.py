@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import ChunkHash, Content, content_of
 from gdah_volume.database import Database
 from gdah_volume.errors import ContentUnavailable
-from gdah_volume.ids import Author, NodeId, OpId, ServerId, op_id
+from gdah_volume.ids import NodeId, OpId, ServerId, new_author, op_id
 from gdah_volume.operations import Operation
 from gdah_volume.replica import Replica
 from gdah_volume.stamps import Stamp
@@ -30,7 +29,6 @@ from mountfs.ports import Caller, StatFs
 from mountfs.recovery import sealed_chunks
 
 ROOT_CALLER = Caller(0, 0, os.getpid())
-_boots = itertools.count(1)
 
 
 class Shelf:
@@ -85,7 +83,7 @@ class Device:
         self.start()
 
     def start(self) -> None:
-        author = Author(f"{self._device}-000001-{next(_boots):08x}")
+        author = new_author(f"{self._device}-000001")
         self.database = Database(self.folder / "mirror.db")
         self.mirror = Mirror(Replica(self.database))
         self.store = ChunkStore(self.folder / "dirty", self.database, lock=self.mirror.lock)
@@ -152,7 +150,7 @@ class Stranger:
 
     def __init__(self, device: Device, name: str = "phone") -> None:
         self._device = device
-        self._author = Author(f"{name}-000002-{next(_boots):08x}")
+        self._author = new_author(f"{name}-000002")
         self._sequence = 0
 
     def next_id(self) -> OpId:
