@@ -149,8 +149,8 @@ class Feeds:
         everywhere, stable = self._state()
         parts = list(in_batches(entries))
         frames = [encode(Feed(entries=part, everywhere=everywhere, stable=stable)) for part in parts[:-1]]
-        for part in parts[-1:]:
-            frames.append(encode(Feed(entries=part, everywhere=everywhere, stable=stable, up_to=up_to, last=last)))
+        if parts:
+            frames.append(encode(Feed(entries=parts[-1], everywhere=everywhere, stable=stable, up_to=up_to, last=last)))
         return frames
 
     def _catch_up(self, subscription: Subscription) -> None:

@@ -23,7 +23,7 @@ from gdah_volume.errors import (
     VersionFromTheFuture,
     from_code,
 )
-from gdah_volume.ids import ServerId, check_server_id
+from gdah_volume.ids import Epoch, ServerId, check_server_id
 from gdah_volume.stamps import PENDING_CLOCK
 from gdah_volume.wire import (
     BATCH_MAX_ENTRIES,
@@ -53,6 +53,7 @@ from gdah_volume.wire import (
     encode,
 )
 from storage_server.comparison import Comparison
+from storage_server.feeds import entry_bytes
 from storage_server.outlets import QueuedOutlet
 from storage_server.volumes import SOFTWARE, Volume
 
@@ -63,8 +64,8 @@ RETRY_LAST_S = 1.0
 OPEN_TIMEOUT_S = 1.0
 UNHEARD_LIMIT_S = SILENCE_LIMIT_S + 2 * BEAT_INTERVAL_S
 """It talks, but has echoed no beat of ours for so long: it does not hear us."""
-FEEDS_ON_THE_WAY = 8
-"""Batches that may wait for the writer before we read no further."""
+ON_THE_WAY_MAX_BYTES = 32 << 20
+"""Of its feed that may wait for our writer before we read no further. Generous: beats come on the same lane."""
 COMPARE_AFTER_S = 1.0
 COMPARE_EVERY_S = 3.0
 FRUITLESS_MAX = 3
@@ -101,6 +102,9 @@ class PeerLink:
         self._unequal_since: float | None = None
         self._compared_at = float("-inf")
         self._fruitless = 0
+        self._on_the_way = 0
+        self._room = asyncio.Event()
+        self._reads = True
 
     # --- life
 
@@ -188,6 +192,7 @@ class PeerLink:
             await volume.load_snapshot(welcome.server, self.url)
             raise _Lost("a snapshot was loaded")
         self._outlet = outlet
+        self._on_the_way, self._reads = 0, True
         self._last_heard = self._last_echo = volume.monotonic()
         self._their_sent_us = 0
         volume.lanes[welcome.server] = outlet
@@ -255,9 +260,9 @@ class PeerLink:
                 raise _Lost(self._reason)
             if volume.stood_still(now):
                 raise _Lost("this server stood still")
-            if now - self._last_heard > SILENCE_LIMIT_S:
+            if self._reads and now - self._last_heard > SILENCE_LIMIT_S:
                 raise _Lost(f"silent for {now - self._last_heard:.1f} s", gone=True)
-            if now - self._last_echo > UNHEARD_LIMIT_S:
+            if self._reads and now - self._last_echo > UNHEARD_LIMIT_S:
                 raise _Lost(f"it has not heard us for {now - self._last_echo:.1f} s", gone=True)
             self.beat_now()
             try:
@@ -290,15 +295,37 @@ class PeerLink:
         log.info("peer %s (%s) is there; its log ends at %d, read up to %d", self.url, server, welcome.head, cursor)
         self._outlet.send(encode(Subscribe(cursor=cursor, blobs=True, last=last)))
         volume.say_held(server, cursor)
-        slots = asyncio.Semaphore(FEEDS_ON_THE_WAY)
         while True:
             message = await self._heard(socket)
             if isinstance(message, Feed):
-                await volume.wanted.room()
-                await slots.acquire()
-                volume.feed(server, epoch, message, slots.release)
+                self._take_feed(server, epoch, message)
+                if self._on_the_way > ON_THE_WAY_MAX_BYTES or volume.wanted.is_full:
+                    await self._wait_for_room()
             else:
                 await self._hear(message, server)
+
+    def _take_feed(self, server: ServerId, epoch: Epoch, message: Feed) -> None:
+        size = sum(entry_bytes(entry) for entry in message.entries)
+        self._on_the_way += size
+
+        def applied() -> None:
+            self._on_the_way -= size
+            if self._on_the_way <= ON_THE_WAY_MAX_BYTES:
+                self._room.set()
+
+        self.volume.feed(server, epoch, message, applied)
+
+    async def _wait_for_room(self) -> None:
+        """We read no further for a while, so silence means nothing meanwhile."""
+        self._reads = False
+        try:
+            while self._on_the_way > ON_THE_WAY_MAX_BYTES:
+                self._room.clear()
+                await self._room.wait()
+            await self.volume.wanted.room()
+        finally:
+            self._reads = True
+            self._last_heard = self._last_echo = self.volume.monotonic()
 
     async def _hear(self, message: Message, server: ServerId) -> None:
         volume, now = self.volume, self.volume.monotonic()

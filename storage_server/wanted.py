@@ -64,6 +64,10 @@ class WantedChunks:
         else:
             self._gates.append((self._serial, then))
 
+    @property
+    def is_full(self) -> bool:
+        return not self._room.is_set()
+
     async def room(self) -> None:
         await self._room.wait()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster, Server
+from tests.cluster.waiting import wait_until
 from tests.server.lane_client import Identity, LaneClient
 
 Connect = Callable[..., LaneClient]
@@ -43,8 +44,6 @@ def lane() -> Iterator[Connect]:
 
 def wait_joined(cluster: Cluster, servers: list[Server] | None = None) -> None:
     """The given servers (all by default) rely on each other."""
-    from tests.cluster.waiting import wait_until
-
     for server in servers or cluster.servers:
         wait_until(
             lambda server=server: all(peer["state"] == "joined" for peer in server.volume()["peers"]),  # type: ignore[misc]
