@@ -323,9 +323,9 @@ def _listing(tree: Tree, path: bytes, *, recursive: bool) -> list[dict[str, Any]
     before = path + b"/" if path else b""
     found: list[dict[str, Any]] = []
     if recursive:
-        for below, node in tree.walk(folder.node):
+        for below, node in tree.walk(folder.node):  # paths are relative to the root
             if node.node != folder.node:
-                found.append(_item(before + below, node))
+                found.append(_item(below, node))
             if len(found) > TREE_MAX_ENTRIES:
                 raise FileTooBig(f"more than {TREE_MAX_ENTRIES} entries: list folders one by one")
         return found
