@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import logging
 import ssl
-import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
-import msgspec
 
 from gdah_volume.content import ChunkHash, hash_of
 from gdah_volume.errors import (
@@ -31,8 +28,8 @@ from gdah_volume.errors import (
     Unreachable,
     from_code,
 )
-from gdah_volume.ids import Epoch, ServerId, VolumeName
-from gdah_volume.stamps import Stamp
+from gdah_volume.ids import VolumeName
+from gdah_volume.snapshot_file import Rows, SnapshotFile, SnapshotHeader
 
 log = logging.getLogger("mountfs.transfer")
 
@@ -44,19 +41,6 @@ PATIENT_TIMEOUT_S = 3.0
 STORE_TIMEOUT_S = 3.0
 SNAPSHOT_TIMEOUT_S = 10.0
 POOL_CONNECTIONS = 16
-FRAME_MAX_BYTES = 64 << 20
-"""Of a snapshot."""
-_LENGTH = struct.Struct(">I")
-
-
-class SnapshotHeader(msgspec.Struct, frozen=True):
-    """The first frame of a snapshot: where in which log it was taken."""
-
-    server: ServerId
-    epoch: Epoch
-    head: int
-    stable: Stamp
-    protocol: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,43 +152,17 @@ class HttpTransfer:
             raise StorageFailed(f"cannot keep a snapshot at {path}: {error}") from error
 
 
-def read_snapshot(path: Path) -> tuple[SnapshotHeader, Iterator[tuple[str, list[tuple[Any, ...]]]]]:
+def read_snapshot(path: Path) -> tuple[SnapshotHeader, Iterator[tuple[str, Rows]]]:
     """The header and the batches of rows of a downloaded snapshot. Raises BadMessage when it is damaged or
-    cut short."""
-    frames = _frames(path)
-    try:
-        header = msgspec.msgpack.decode(next(frames), type=SnapshotHeader)
-    except (StopIteration, msgspec.DecodeError) as error:
-        raise BadMessage(f"not a snapshot: {error}") from error
-    return header, _batches(frames)
-
-
-_batch_decoder: msgspec.msgpack.Decoder[tuple[str, list[tuple[Any, ...]]]] = msgspec.msgpack.Decoder(
-    tuple[str, list[tuple[Any, ...]]]
-)
-
-
-def _batches(frames: Iterator[bytes]) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
-    for frame in frames:
-        try:
-            yield _batch_decoder.decode(frame)
-        except msgspec.DecodeError as error:
-            raise BadMessage(f"a damaged snapshot: {error}") from error
-
-
-def _frames(path: Path) -> Iterator[bytes]:
+    cut short, before any row is given out."""
     with path.open("rb") as file:
-        while True:
-            head = file.read(_LENGTH.size)
-            if not head:
-                return
-            length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else FRAME_MAX_BYTES + 1
-            if length > FRAME_MAX_BYTES:
-                raise BadMessage("a damaged snapshot: a frame out of bounds")
-            frame = file.read(length)
-            if len(frame) < length:
-                raise BadMessage("a snapshot that was cut short")
-            yield frame
+        header = SnapshotFile(file).header
+    return header, _rows(path)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Rows]]:
+    with path.open("rb") as file:
+        yield from SnapshotFile(file).rows()
 
 
 def _refusal(answer: httpx.Response) -> GdahError:
