@@ -80,9 +80,7 @@ def test_the_log_reads_as_what_people_did(new_cluster: Callable[..., Cluster]) -
     mount.hands.write("shopping list.txt", b"milk")
     mount.hands.rename("shopping list.txt", "list.txt")
     cluster.wait_settled()
-    databases = [
-        path for path in a.data.rglob("*") if path.is_file() and b"SQLite format 3" in path.open("rb").read(16)
-    ]
+    databases = [path for path in a.data.rglob("*") if path.is_file() and path.read_bytes()[:15] == b"SQLite format 3"]
     assert databases
     shown = "".join(
         mount.cluster.tool("sqlite-utils", "rows", str(path), "operations", "--limit", "3") for path in databases
