@@ -8,6 +8,7 @@ of it, and sent.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gdah_volume.errors import FileSystemError
@@ -81,7 +82,7 @@ class Client(Site):
                     return None
                 tree = self.replica.tree
                 current = not isinstance(op, Write) or tree.seen_version(tree.resolve(op.node)) == op.base
-                self.replica.add_pending(op, strict=not isinstance(op, Write))
+                self.change(partial(self.replica.add_pending, op, strict=not isinstance(op, Write)))
         except FileSystemError as error:
             self.last_error = error
             return None
@@ -170,7 +171,7 @@ class Client(Site):
         match answer:
             case Refused():
                 with self.database.transaction():
-                    self.replica.drop_pending(op.id)
+                    self.change(partial(self.replica.drop_pending, op.id))
             case Ack():
                 self.read_feed()
                 assert self.replica.stamp_of(op.id) == answer.stamp, "the feed brings an operation before its answer"

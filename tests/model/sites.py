@@ -6,15 +6,16 @@ read by the simulated protocol, so that the checks need not trust the code that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from gdah_volume.database import Database
 from gdah_volume.ids import OpId
 from gdah_volume.operations import Operation
-from gdah_volume.replica import Replica
+from gdah_volume.replica import Changes, Replica
 from gdah_volume.stamps import Stamp
+from tests.model.watch import watched
 
 IN_MEMORY = ":memory:"
 
@@ -47,6 +48,8 @@ class Site:
         self.generation = 0
         self.batched = False
         """Take what arrives together in one call."""
+        self.watched = False
+        """Compare what every change reports with what it did."""
         self.ghost: dict[OpId, Stamp] = {}
         self._open()
 
@@ -83,13 +86,16 @@ class Site:
         if known is None or stamp < known:
             self.ghost[op] = stamp
 
+    def change(self, how: Callable[[], Changes]) -> Changes:
+        return watched(self.database, how) if self.watched else how()
+
     def take(self, entries: Sequence[tuple[Operation, Stamp]]) -> None:
         """What arrived, in the order of its arrival."""
         if self.batched:
-            self.replica.accept_all(entries)
+            self.change(lambda: self.replica.accept_all(entries))
         for op, stamp in entries:
             if not self.batched:
-                self.replica.accept(op, stamp)
+                self.change(partial(self.replica.accept, op, stamp))
             self.note(op.id, stamp)
 
     def order(self) -> list[OpId]:

@@ -48,6 +48,7 @@ class Trial:
         rng = random.Random(self.seed)
         for site in world.sites():
             site.batched = rng.random() < 0.5
+            site.watched = rng.random() < 0.2
         middle = rng.randrange(len(self.program) + 1)
         world.run(self.program[:middle])
         site = rng.choice(world.sites())
