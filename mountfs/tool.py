@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -26,6 +27,8 @@ from mountfs.tool_client import MountClient, choose
 OK, FAILED, USAGE, ONLY_HERE = 0, 1, 2, 3
 FLUSH_ONCE_S = 30.0
 UNMOUNT_LIMIT_S = 120.0
+
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -116,7 +119,8 @@ def status_lines(status: dict[str, Any], url: str) -> list[str]:
         f"page       {url}",
     ]
     for server in status.get("servers", ()):
-        health = "healthy" if server.get("healthy") else f"DOWN ({server.get('last_error') or 'no answer'})"
+        error = _ERRNO.sub("", printable(str(server.get("last_error") or "no answer")))
+        health = "healthy" if server.get("healthy") else f"DOWN ({error})"
         latency = f", {server['latency_ms']:.1f} ms" if server.get("healthy") and server.get("latency_ms") else ""
         used = ", in use" if server.get("url") == status.get("server") else ""
         lines.append(f"server     {server.get('url')}  {health}{latency}{used}")
@@ -148,7 +152,8 @@ def pending_of(flags: argparse.Namespace) -> int:
         error = f"  ({printable(item['last_error'])})" if item["last_error"] else ""
         print(f"{_clock(item['time_ms'])}  {item['type']:<8}  {printable(item['path'])}{to}{size}{error}")
     if not answer["items"]:
-        print("nothing is pending: every server has everything")
+        with _client(flags) as client:
+            print(f"pending: {_pending_words(client.get('/status').get('pending', {}))}")
     return OK
 
 
@@ -231,7 +236,7 @@ def _left(pending: int, record: MountRecord | None) -> int:
         return OK
     where = f" in {record.cache_dir}" if record and record.cache_dir else ""
     print(
-        f"{pending} changes are not on every server yet; they are kept{where} and handed over after the next mount",
+        f"{pending} changes are only on this device; they are kept{where} and handed over after the next mount",
         file=sys.stderr,
     )
     return ONLY_HERE

@@ -37,6 +37,8 @@ SERVER_STOP_LIMIT_S = 15.0
 STATUS_EVERY_S = 1.0
 LOG_TAIL_LINES = 8
 LOG_TAIL_BYTES = 8 << 10
+UNMOUNTED = (0, 3)
+"""Exit codes of gdah-mount that are no failure; 3: something is only on this device."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -93,7 +95,11 @@ class Child:
 
     def how_it_ended(self) -> str:
         code = self.process.returncode
-        return f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit code {code}"
+        return f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit code {code}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.name[0].upper()}{self.name[1:]}"
 
     def tail(self) -> str:
         try:
@@ -115,7 +121,7 @@ class Up:
     _lock: IO[str] | None = None
 
     def run(self) -> int:
-        """Until Ctrl-C or SIGTERM (0, or 3 if something is only on this device), or until the mount ends (1)."""
+        """Until Ctrl-C, SIGTERM or `gdah unmount`: 0, or 3 if something is only on this device. 1: the mount failed."""
         before = {
             number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         }
@@ -175,7 +181,7 @@ class Up:
         ]
         command += [word for url in urls for word in ("--server", url)]
         page = f"http://{host}:{page_port}"
-        self.mount = self._begin("mount", page, [*command, "--status-addr", f"{host}:{page_port}"])
+        self.mount = self._begin("the mount", page, [*command, "--status-addr", f"{host}:{page_port}"])
         self._wait(self.mount, lambda: mountpoint.is_mounted(self.wanted.directory) and _answers(page))
         if not self.signals:
             self._greet()
@@ -188,7 +194,7 @@ class Up:
         return found
 
     def _begin(self, name: str, url: str, command: list[str]) -> Child:
-        log = self.wanted.data / f"{name.replace(' ', '-')}.log"
+        log = self.wanted.data / f"{name.removeprefix('the ').replace(' ', '-')}.log"
         with log.open("ab") as stream:
             process = subprocess.Popen(
                 command,
@@ -204,12 +210,12 @@ class Up:
         deadline = time.monotonic() + START_LIMIT_S
         while not self.signals:
             if not child.running:
-                raise Unavailable(f"the {child.name} {child.how_it_ended()}; its log {child.log} says:{child.tail()}")
+                raise Unavailable(f"{child.name} {child.how_it_ended()}; its log {child.log} says:{child.tail()}")
             if ready():
                 return
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"the {child.name} does not serve after {START_LIMIT_S:.0f} s; {child.log} says:{child.tail()}"
+                    f"{child.name} does not serve after {START_LIMIT_S:.0f} s; {child.log} says:{child.tail()}"
                 )
             time.sleep(0.05)
 
@@ -244,7 +250,7 @@ class Up:
             return
         server.told = True
         self.terminal.say(
-            f"The {server.name} {server.how_it_ended()}. The folder goes on without it; start it again with:\n"
+            f"{server.title} {server.how_it_ended()}. The folder goes on without it; start it again with:\n"
             f"  {shlex.join(server.command)}"
         )
 
@@ -254,6 +260,9 @@ class Up:
         code = 0 if self.signals else 1
         if self.mount is None:
             pass
+        elif not self.signals and self.mount.process.returncode in UNMOUNTED:
+            code = self.mount.process.returncode
+            self.terminal.say(f"The folder was unmounted.{self.mount.tail() if code else ''}")
         elif not self.signals:
             self.terminal.say(
                 f"The mount {self.mount.how_it_ended()}; its log {self.mount.log} says:{self.mount.tail()}"

@@ -2,7 +2,7 @@
 // Everything that comes from the mount is set as text, never as HTML.
 
 import * as files from "/page/files.js";
-import { place, reason } from "/page/reasons.js";
+import { place, reason, said } from "/page/reasons.js";
 import * as uploads from "/page/uploads.js";
 import { $, ask, bytes, counted, exactMoment, icon, language, make, moment, named, number, remember, speak, t, tell } from "/page/words.js";
 
@@ -79,12 +79,12 @@ function drawServers() {
   const list = (status?.servers ?? []).map((server) => {
     const facts = [];
     if (server.healthy && server.latency_ms != null) facts.push(`${number(server.latency_ms, server.latency_ms < 10 ? 1 : 0)} ms`);
-    if (server.lag_operations) facts.push(t("servers.lag", { count: number(server.lag_operations) }));
+    if (server.healthy && server.lag_operations) facts.push(t("servers.lag", { count: number(server.lag_operations) }));
     if (server.healthy && server.free_bytes) facts.push(t("servers.free", { bytes: bytes(server.free_bytes) }));
     const main = make("div", { class: "main" }, place(server.url), " ");
     if (server.url === status.server) main.append(make("span", { class: "chip" }, t("servers.in_use")));
     const item = make("li", { class: server.healthy ? "good" : "ill" }, icon("server"), main, make("span"), make("div", { class: "more" }, [t(server.healthy ? "servers.healthy" : "servers.ill"), ...facts].join(" · ")));
-    if (server.last_error && !server.healthy) item.append(make("span"), make("div", { class: "more bad", lang: "en" }, server.last_error));
+    if (server.last_error && !server.healthy) item.append(make("span"), make("div", { class: "more bad", lang: "en" }, said(server.last_error)));
     return item;
   });
   $("servers").replaceChildren(...list);
@@ -103,7 +103,7 @@ async function drawPending() {
       if (item.bytes) facts.push(bytes(item.bytes));
       const more = make("div", { class: "more", title: exactMoment(item.time_ms) }, facts.join(" · "));
       const row = make("li", {}, icon(symbols[item.type]), main, make("span"), more);
-      if (item.tries > 1 && item.last_error) row.append(make("span"), make("div", { class: "more" }, t("pending.tries", { count: number(item.tries), reason: item.last_error })));
+      if (item.tries > 1 && item.last_error) row.append(make("span"), make("div", { class: "more" }, t("pending.tries", { count: number(item.tries), reason: said(item.last_error) })));
       return row;
     });
     if (total > items.length) list.push(make("li", {}, icon("clock"), make("div", { class: "main" }, t("pending.more", { count: number(total - items.length) }))));

@@ -9,6 +9,7 @@ const KNOWN = [
   [/^no server answers$/, "why.none", []],
   [/^the only server$/, "why.only", []],
   [/^the only server that answers$/, "why.only_answering", []],
+  [/^it was the first to answer, and no other is much better$/, "why.still", []],
   [new RegExp(`^answers in ${MS}$`), "why.answers", ["ms"]],
   [new RegExp(`^answers in ${MS}, (\\S+) in ${MS}$`), "why.faster", ["ms", "server", "other_ms"]],
   [new RegExp(`^(\\S+) is lost \\((.*)\\); this one answers in ${MS}$`, "s"), "why.lost", ["server", "reason", "ms"]],
@@ -17,6 +18,9 @@ const KNOWN = [
 ];
 
 export const place = (address) => String(address ?? "").replace(/^https?:\/\//, "");
+
+// What the operating system said, without its number.
+export const said = (error) => String(error ?? "").replace(/\[Errno -?\d+\] /g, "");
 
 export function keyOf(why) {
   return KNOWN.find(([pattern]) => pattern.test(why))?.[1] ?? null;

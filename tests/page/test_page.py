@@ -260,6 +260,7 @@ def test_every_reason_for_a_server_is_known_in_both_languages(fake: FakeSite, op
         choose([good, gone], NO_CHOICE, 9.0),
         choose([good, gone], on_slow, 9.0, "no sign of life"),
         choose([good, slow], on_slow, 9.0),
+        choose([good, slow], choose([good, gone], NO_CHOICE, 8.0), 9.0),
         choose([good, full], on_slow, 9.0),
         choose([good, failing], on_slow, 9.0),
     ]

@@ -160,7 +160,7 @@ def test_a_mount_that_dies_ends_it_all(up: Callable[..., tuple[Up, io.StringIO]]
 
     _when(lambda: "copies 2/2" in said.getvalue(), kill)
     assert made.run() == 1
-    assert "The mount killed by SIGKILL" in said.getvalue()
+    assert "The mount was killed by SIGKILL" in said.getvalue()
     assert _nothing_runs(made)
 
 
@@ -170,3 +170,21 @@ def test_what_is_only_here_is_said(up: Callable[..., tuple[Up, io.StringIO]], mo
     _when(lambda: "copies 2/2" in said.getvalue(), _interrupt)
     assert made.run() == 3
     assert "said at the end" in said.getvalue()
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_an_unmount_from_outside_ends_it_all(
+    up: Callable[..., tuple[Up, io.StringIO]], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setenv("EXIT", str(code))
+    made, said = up()
+
+    def unmount() -> None:
+        assert made.mount is not None
+        made.mount.process.terminate()
+
+    _when(lambda: "copies 2/2" in said.getvalue(), unmount)
+    assert made.run() == code
+    assert "The folder was unmounted." in said.getvalue()
+    assert ("said at the end" in said.getvalue()) is bool(code)
+    assert _nothing_runs(made)
