@@ -288,8 +288,7 @@ class Filesystem:
         if found.uid:
             self._changes.drop_suid(found.file, found.uid)
         at = found.file.write(found, None if found.appends else offset, data)
-        if found.file.is_heavy:
-            self._saving.save(found.file, sync=False)
+        self._saving.save_if_heavy(found.file)
         if at != offset:
             self.parts.kernel.invalidate_inode(ino)  # its page says that the bytes are elsewhere
         return len(data)

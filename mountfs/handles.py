@@ -137,6 +137,10 @@ class Handles:
         with self._lock:
             return list(dict.fromkeys(self._files.values()))
 
+    def extents(self) -> int:
+        """Of all files together; what they take in memory."""
+        return sum(file.draft.extent_count for file in self.files() if file.draft is not None)
+
     # --- handles
 
     def add(self, file: OpenFile, ino: int, flags: int, uid: int) -> Handle:

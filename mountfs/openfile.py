@@ -32,7 +32,7 @@ from gdah_volume.tree import NodeView, Tree
 from mountfs import intents
 from mountfs.attributes import Nameless, Unsaved, nameless
 from mountfs.cache import Cache, ReadAhead
-from mountfs.drafts import EXTENTS_MAX, Draft
+from mountfs.drafts import Draft
 from mountfs.intents import Builder
 from mountfs.ports import KernelCache
 from mountfs.records import JournalPool, Opening
@@ -214,12 +214,6 @@ class OpenFile:
             draft.write(at, data, self._parts.now_ns())
             self._edited()
         return at
-
-    @property
-    def is_heavy(self) -> bool:
-        """Its edits take so much memory that they are better saved now."""
-        draft = self.draft
-        return draft is not None and draft.extent_count > EXTENTS_MAX
 
     def truncate(self, size: int, handle: Looker | None) -> None:
         with self.lock:

@@ -14,6 +14,7 @@ import threading
 
 from gdah_volume.errors import GdahError
 from gdah_volume.ids import NodeId
+from mountfs.drafts import EXTENTS_MAX, EXTENTS_TOTAL_MAX
 from mountfs.handles import Handles, unsaved
 from mountfs.inodes import Inodes
 from mountfs.openfile import OpenFile, Parts
@@ -22,6 +23,8 @@ from mountfs.synced import SyncLedger
 log = logging.getLogger("mountfs.files")
 
 PARKED_RETRY_S = 5.0
+LOOK_EVERY_EXTENTS = 256
+"""How often the memory of unsaved edits is looked at."""
 
 
 class Saving:
@@ -48,6 +51,16 @@ class Saving:
         if file.node != before or nameless:
             self._show_new_name(file, before)
         return True
+
+    def save_if_heavy(self, file: OpenFile) -> None:
+        """Edits that take too much memory are saved before their file is closed. Raises what stops that; the edits are
+        kept all the same."""
+        draft = file.draft
+        count = 0 if draft is None else draft.extent_count
+        if count < LOOK_EVERY_EXTENTS or count % LOOK_EVERY_EXTENTS:
+            return
+        if count > EXTENTS_MAX or self._handles.extents() > EXTENTS_TOTAL_MAX:
+            self.save(file, sync=False)
 
     def _show_new_name(self, file: OpenFile, before: NodeId) -> None:
         """Saving gave the file a place of its own that the kernel has not asked for."""

@@ -281,6 +281,9 @@ class ObjectTarget:
     def _parent(self, path: bytes) -> tuple[int, bytes, list[int]]:
         above, _, name = path.rpartition(b"/")
         ino, held = self._walk(above)
+        if not stat.S_ISDIR(self.calls().getattr(ino).mode):
+            self._done(held)
+            raise NotADirectoryError(20, "the kernel looks for a name in folders only")
         return ino, name, held
 
     def _done(self, held: list[int]) -> None:

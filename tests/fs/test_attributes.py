@@ -1,0 +1,225 @@
+"""Rules about owners and modes for users who are not root, what fsync does, and limits: on the object alone."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from gdah_volume.errors import (
+    AccessDenied,
+    BadHandle,
+    Exists,
+    FileTooBig,
+    InvalidArgument,
+    NoData,
+    NotSupported,
+    OutOfRange,
+    StaleHandle,
+)
+from gdah_volume.operations import SetAttr, Write
+from mountfs import saving, xattrs
+from mountfs.attributes import permits, without_suid
+from mountfs.inodes import Inodes, number_of
+from mountfs.ports import AttrChange, Caller
+from tests.fs.device import ROOT_CALLER, Device
+from tests.fs.targets import ObjectTarget, read_file, write_file
+
+ANA = Caller(1000, 1000, 1)
+RW, RO = os.O_RDWR, os.O_RDONLY
+
+
+def test_an_edit_by_a_user_takes_set_user_id_away(device: Device) -> None:
+    fs = device.fs
+    stat, opened = fs.create(1, b"tool", 0o755, RW | os.O_CREAT, ANA)
+    fs.release(stat.ino, opened.handle)
+    fs.setattr(stat.ino, AttrChange(mode=0o6755), None, ROOT_CALLER)
+    handle = fs.open(stat.ino, RW, ANA).handle
+    fs.write(stat.ino, handle, 0, b"x")
+    assert fs.getattr(stat.ino).mode & 0o7777 == 0o755
+    fs.flush(stat.ino, handle)
+    assert fs.getattr(stat.ino).mode & 0o7777 == 0o755
+    fs.setattr(stat.ino, AttrChange(mode=0o4755), None, ROOT_CALLER)
+    fs.write(stat.ino, handle, 0, b"y")
+    fs.setattr(stat.ino, AttrChange(mode=0o4755), handle, ANA)
+    fs.flush(stat.ino, handle)
+    assert fs.getattr(stat.ino).mode & 0o7777 == 0o4755, "set again after the edit"
+    fs.release(stat.ino, handle)
+
+
+def test_set_group_id_is_for_members_of_the_group(device: Device) -> None:
+    fs = device.fs
+    stat = fs.mknod(1, b"a", 0o100644, 0, ANA)
+    fs.setattr(stat.ino, AttrChange(gid=2000), None, ROOT_CALLER)
+    assert fs.setattr(stat.ino, AttrChange(mode=0o2755), None, ANA).mode & 0o7777 == 0o755
+    assert fs.setattr(stat.ino, AttrChange(mode=0o2755), None, ROOT_CALLER).mode & 0o7777 == 0o2755
+    assert without_suid(0o6755) == 0o755
+    assert without_suid(0o2644) == 0o2644
+
+
+def test_a_file_that_appeared_meanwhile_is_opened_by_who_may(device: Device) -> None:
+    fs = device.fs
+    write_file(ObjectTarget(device), b"secret", b"text", mode=0o600)
+    with pytest.raises(AccessDenied):
+        fs.create(1, b"secret", 0o644, RW | os.O_CREAT, ANA)
+    with pytest.raises(Exists):
+        fs.create(1, b"secret", 0o644, RW | os.O_CREAT | os.O_EXCL, ROOT_CALLER)
+    stat, opened = fs.create(1, b"secret", 0o644, RW | os.O_CREAT, ROOT_CALLER)
+    assert fs.read(stat.ino, opened.handle, 0, 10) == b"text"
+    fs.release(stat.ino, opened.handle)
+    stat, opened = fs.create(1, b"secret", 0o644, RW | os.O_CREAT | os.O_TRUNC, ROOT_CALLER)
+    assert fs.read(stat.ino, opened.handle, 0, 10) == b""
+    fs.release(stat.ino, opened.handle)
+    view = device.mirror.tree.node(device.fs.inodes.node(stat.ino))
+    assert permits(view, Caller(0, 0, 1), 6, lambda caller: frozenset())
+    assert not permits(view, ANA, 4, lambda caller: frozenset({0}))
+
+
+def operations(device: Device) -> list[object]:
+    return list(device.mirror.replica.pending())
+
+
+def test_fsync_of_a_saved_file_takes_what_was_saved_to_the_disks_once(device: Device) -> None:
+    fs, target = device.fs, ObjectTarget(device)
+    write_file(target, b"a", b"1")
+    stat = fs.lookup(1, b"a")
+    handle = fs.open(stat.ino, RO, ROOT_CALLER).handle
+    before = len(operations(device))
+    fs.fsync(stat.ino, handle, data_only=False)
+    (added,) = operations(device)[before:]
+    assert isinstance(added, SetAttr), "an operation that changes nothing carries the wish"
+    after = fs.getattr(stat.ino)
+    assert (after.ctime_ns, after.mtime_ns, after.mode) == (stat.ctime_ns, stat.mtime_ns, stat.mode)
+    fs.fsync(stat.ino, handle, data_only=False)
+    assert len(operations(device)) == before + 1, "nothing has changed since"
+    listing = fs.opendir(1)
+    fs.fsyncdir(1, listing)
+    assert len(operations(device)) == before + 1, "the folder was changed before that, too"
+    target.rename(b"a", b"b")
+    fs.fsyncdir(1, listing)
+    assert len(operations(device)) == before + 3
+    fs.fsync(stat.ino, handle, data_only=True)
+    assert len(operations(device)) == before + 3
+
+
+def test_fsync_of_edits_is_their_write(device: Device) -> None:
+    fs = device.fs
+    stat, opened = fs.create(1, b"a", 0o644, RW | os.O_CREAT, ROOT_CALLER)
+    fs.write(stat.ino, opened.handle, 0, b"x")
+    fs.fsync(stat.ino, opened.handle, data_only=False)
+    assert isinstance(operations(device)[-1], Write)
+    fs.flush(stat.ino, opened.handle)
+    fs.fsync(stat.ino, opened.handle, data_only=False)
+    assert len(operations(device)) == 2
+
+
+def test_a_close_without_edits_makes_no_operation(device: Device) -> None:
+    target = ObjectTarget(device)
+    write_file(target, b"a", b"1")
+    before = len(operations(device))
+    for flags in (RO, RW):
+        fd = target.open(b"a", flags)
+        target.pread(fd, 10, 0)
+        target.close(fd)
+    assert len(operations(device)) == before
+
+
+def test_rename_flags(device: Device) -> None:
+    fs, target = device.fs, ObjectTarget(device)
+    write_file(target, b"a", b"1")
+    write_file(target, b"b", b"2")
+    with pytest.raises(Exists):
+        fs.rename(1, b"a", 1, b"b", 1)
+    with pytest.raises(InvalidArgument):
+        fs.rename(1, b"a", 1, b"b", 2)
+    with pytest.raises(InvalidArgument):
+        fs.rename(1, b"a", 1, b"b", 4)
+    fs.rename(1, b"a", 1, b"c", 1)
+    assert target.listdir(b"") == [b"b", b"c"]
+
+
+def test_sizes_that_are_too_big(device: Device) -> None:
+    fs = device.fs
+    stat, opened = fs.create(1, b"a", 0o644, RW | os.O_CREAT, ROOT_CALLER)
+    with pytest.raises(FileTooBig):
+        fs.write(stat.ino, opened.handle, (1 << 60) - 1, b"xx")
+    with pytest.raises(FileTooBig):
+        fs.setattr(stat.ino, AttrChange(size=(1 << 60) + 1), opened.handle, ROOT_CALLER)
+    assert fs.getattr(stat.ino).size == 0
+    fs.write(stat.ino, opened.handle, 0, b"fine")
+    fs.flush(stat.ino, opened.handle)
+    assert fs.getattr(stat.ino).size == 4
+
+
+def test_scattered_edits_are_saved_before_they_take_too_much_memory(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "EXTENTS_MAX", 1000)
+    target = ObjectTarget(device)
+    fd = target.open(b"a", RW | os.O_CREAT)
+    for n in range(3000):
+        target.pwrite(fd, b"x", n * 5000)
+    (file,) = device.fs.handles.files()
+    assert file.draft is not None
+    assert file.draft.extent_count < 1300
+    target.close(fd)
+    data = read_file(target, b"a")
+    assert all(data[n * 5000] == ord("x") for n in range(3000))
+    assert data.count(0) == len(data) - 3000
+
+
+def test_numbers_and_handles_that_nobody_was_given(device: Device) -> None:
+    fs = device.fs
+    with pytest.raises(StaleHandle):
+        fs.getattr(12345)
+    with pytest.raises(BadHandle):
+        fs.read(1, 999, 0, 1)
+    with pytest.raises(BadHandle):
+        list(fs.readdir(1, 999, 0))
+    fs.release(1, 999)
+    fs.forget(12345, 1)
+
+
+def test_inode_numbers_that_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mountfs.inodes.number_of", lambda node: 1 if node == "root" else 10)
+    inodes = Inodes()
+    one, two = inodes.hold("one"), inodes.hold("two")  # type: ignore[arg-type]
+    assert one != two
+    assert (inodes.node(one), inodes.node(two)) == ("one", "two")
+    inodes.hold("one")  # type: ignore[arg-type]
+    inodes.release(one)
+    assert inodes.node(one) == "one"
+    inodes.release(one)
+    with pytest.raises(StaleHandle):
+        inodes.node(one)
+    assert inodes.number("two") == two  # type: ignore[arg-type]
+    inodes.release(1, 100)
+    assert inodes.node(1) == "root"
+
+
+def test_inode_numbers_are_hashes() -> None:
+    assert number_of("root") == 1  # type: ignore[arg-type]
+    numbers = {number_of(f"laptop-a1b2c3-9f3c-{n}") for n in range(1000)}  # type: ignore[arg-type]
+    assert len(numbers) == 1000
+    assert all(1 < number < 1 << 63 for number in numbers)
+
+
+def test_rules_of_extended_attributes() -> None:
+    present = {b"user.a": b"1"}
+    with pytest.raises(NotSupported):
+        xattrs.check_set(b"system.posix_acl_access", b"", 0, present)
+    with pytest.raises(NotSupported):
+        xattrs.check_set(b"security.selinux", b"", 0, present)
+    with pytest.raises(NoData):
+        xattrs.value_of(b"security.capability", present)
+    with pytest.raises(NotSupported):
+        xattrs.value_of(b"system.posix_acl_access", present)
+    with pytest.raises(InvalidArgument):
+        xattrs.check_set(b"user.", b"", 0, present)
+    with pytest.raises(InvalidArgument):
+        xattrs.check_set(b"user.a", b"", 3, present)
+    with pytest.raises(OutOfRange):
+        xattrs.check_set(b"user." + b"x" * 251, b"", 0, present)
+    with pytest.raises(OutOfRange):
+        xattrs.check_set(b"user.b", bytes(65_537), 0, present)
+    xattrs.check_set(b"trusted.b", bytes(65_536), 1, present)
