@@ -17,7 +17,7 @@ SLOWEST = 3
 
 
 def copy_tree(source: str, target: str) -> dict[str, Any]:
-    took: dict[str, list[tuple[float, str]]] = {}
+    took: dict[str, list[tuple[float, float, str]]] = {}
     files = 0
     started = time.monotonic()
 
@@ -26,7 +26,7 @@ def copy_tree(source: str, target: str) -> dict[str, Any]:
         try:
             return call()
         finally:
-            took.setdefault(kind, []).append(((time.monotonic() - before) * 1000, path))
+            took.setdefault(kind, []).append(((time.monotonic() - before) * 1000, before - started, path))
 
     for folder, folders, names in os.walk(source):
         folders.sort()
@@ -46,7 +46,10 @@ def copy_tree(source: str, target: str) -> dict[str, Any]:
         "calls": sum(len(times) for times in took.values()),
         "longest_ms": round(max(entry[0] for times in took.values() for entry in times), 1),
         "slowest": {
-            kind: [(round(ms, 1), os.path.relpath(path, target)) for ms, path in sorted(times, reverse=True)[:SLOWEST]]
+            kind: [
+                f"{ms:.1f} ms at {at_s:.2f} s: {os.path.relpath(path, target)}"
+                for ms, at_s, path in sorted(times, reverse=True)[:SLOWEST]
+            ]
             for kind, times in took.items()
         },
     }
