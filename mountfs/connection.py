@@ -53,8 +53,8 @@ class Connection:
     def submit(self, op: Operation, floor: Stamp, blobs: tuple[Blob, ...], *, strict: bool, sync: bool) -> None:
         self._send(Submit(op=op, floor=floor, blobs=blobs, strict=strict, sync=sync))
 
-    def subscribe(self, cursor: int | None, above: Stamp | None) -> None:
-        self._send(Subscribe(cursor=cursor, above=above))
+    def subscribe(self, cursor: int | None, above: Stamp | None, last: str = "") -> None:
+        self._send(Subscribe(cursor=cursor, above=above, last=last))
 
     def offer(self, stamped: tuple[tuple[OpId, Stamp], ...]) -> None:
         self._send(Offer(stamped=stamped))

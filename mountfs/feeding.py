@@ -60,7 +60,7 @@ class Feeding:
             session.feed.begin(0)
         if plan.cursor in (None, 0):
             self._outbox.forget_feed(session.feed.key)
-        session.link.subscribe(plan.cursor, plan.above)
+        session.link.subscribe(plan.cursor, plan.above, plan.last)
         session.subscribed = True
         session.phase = "live"
 

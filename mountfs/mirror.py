@@ -46,6 +46,8 @@ class FeedState:
     server: ServerId
     epoch: Epoch
     read: int = 0
+    last: str = ""
+    """The operation at `read`, if known."""
     known: bool = False
     """False: nothing was read yet, so `read` is no cursor to begin from."""
     everywhere: int = 0
@@ -59,6 +61,7 @@ class FeedState:
     def begin(self, read: int) -> None:
         """The feed will come from after `read` on, perhaps once more."""
         self.read = read
+        self.last = ""
         self.unspread.clear()
 
     def spread(self, everywhere: int) -> None:
@@ -137,7 +140,8 @@ class Mirror:
         with self.lock:
             saved = self.database.meta(state.key)
         if saved is not None:
-            state.read = state.everywhere = int(saved)
+            position, _, state.last = saved.partition(":")
+            state.read = state.everywhere = int(position)
             state.known = True
         self._feeds[state.key] = state
         return state
@@ -155,7 +159,9 @@ class Mirror:
                     start += 1
                     changes |= replica.accept(entry.op, entry.stamp)
                     self._floor = max(self._floor, entry.stamp)
-                    feed.read, feed.known = max(feed.read, entry.position), True
+                    if entry.position > feed.read:
+                        feed.read, feed.last = entry.position, entry.op.id
+                    feed.known = True
                     if entry.position > feed.everywhere:
                         feed.unspread.append((entry.position, entry.stamp))
                     if self._monotonic() >= until:
@@ -176,7 +182,11 @@ class Mirror:
         with self.lock:
             replica = self.replica
             if feed.read < head and digest and digest == replica.digest:
-                feed.read, feed.known = head, True  # the same set of operations: nothing between is missing here
+                feed.read, feed.last, feed.known = (
+                    head,
+                    "",
+                    True,
+                )  # the same set of operations: nothing between is missing here
             caught_up = feed.read >= head
             target = min((Stamp(stamp.clock, ServerId("")) for _, stamp in feed.unspread), default=stable)
             target = min(target, stable)
@@ -198,7 +208,8 @@ class Mirror:
     def _save(self, feed: FeedState) -> None:
         position = min(feed.read, feed.everywhere)
         if feed.known and self._saved.get(feed.key) != position:
-            self.database.set_meta(feed.key, str(position))
+            last = feed.last if position == feed.read else ""
+            self.database.set_meta(feed.key, f"{position}:{last}")
             self._saved[feed.key] = position
 
     def load(self, feed: FeedState, batches: Iterable[tuple[str, list[tuple[Any, ...]]]]) -> None:

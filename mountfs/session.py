@@ -67,6 +67,8 @@ class Subscription:
 
     cursor: int | None
     above: Stamp | None
+    last: str = ""
+    """The operation at `cursor`, if known: a server that has another one there has lost its log."""
     snapshot: bool = False
 
 
@@ -75,7 +77,7 @@ def subscription(feed: FeedState, welcome: Welcome, stable: Stamp, *, empty: boo
     if empty and welcome.head > SNAPSHOT_WORTH:
         return Subscription(None, None, snapshot=True)
     if feed.known and 0 <= welcome.head - feed.read <= CATCH_UP_MAX:
-        return Subscription(feed.read, stable)
+        return Subscription(feed.read, stable, feed.last)
     if empty:
         return Subscription(0, stable)
     return Subscription(None, stable)

@@ -14,6 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,16 +24,17 @@ import msgspec
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import ChunkHash
 from gdah_volume.database import Database
-from gdah_volume.errors import GdahError, InvalidArgument, StorageFailed
+from gdah_volume.errors import GdahError, HashMismatch, InvalidArgument, StorageFailed
 from gdah_volume.ids import VolumeName, new_author, new_client_id
 from gdah_volume.replica import Replica
+from gdah_volume.snapshot_file import Rows, SnapshotHeader
 from mountfs.changelog import ChangeLog
 from mountfs.dirty import DirtyChunks, Limits, free_bytes
 from mountfs.link import Dialler, LinkSettings
 from mountfs.mirror import Mirror
 from mountfs.people import PENDING_SHOWN_MAX, pending_items, status_of
 from mountfs.ports import PendingItem, ServerHealth
-from mountfs.transfer import HttpTransfer, SnapshotHeader, TransferSettings, read_snapshot
+from mountfs.transfer import HttpTransfer, TransferSettings, read_snapshot
 from mountfs.uploads import Uploads
 from mountfs.upstream import Upstream
 
@@ -113,9 +115,10 @@ class SyncSide:
             self.mirror.changing,
         )
         for name in keep:
-            kept = store.get(name)
-            if kept is not None:
-                self.dirty.store(kept)  # before the change log forgets what it does not know
+            with suppress(HashMismatch):  # set aside, and said by whoever reads it
+                kept = store.get(name)
+                if kept is not None:
+                    self.dirty.store(kept)  # before the change log forgets what it does not know
         self.changelog = ChangeLog(self.mirror, self.dirty, self.author, replicated=settings.durability == "replicated")
         tls = _tls(settings.ca)
         link_settings = LinkSettings(settings.volume, self.author, settings.device, SOFTWARE, settings.token, tls)
@@ -241,7 +244,7 @@ class _SnapshotFiles:
 
         threading.Thread(target=run, name="snapshot", daemon=True).start()
 
-    def read(self, path: Path) -> tuple[SnapshotHeader, Iterator[tuple[str, list[tuple[Any, ...]]]]]:
+    def read(self, path: Path) -> tuple[SnapshotHeader, Iterator[tuple[str, Rows]]]:
         return read_snapshot(path)
 
 

@@ -22,6 +22,7 @@ log = logging.getLogger("mountfs.uploads")
 
 WORKERS = 4
 RETRY_S = 0.2
+STOP_S = 0.5
 HINTS_MAX = 256
 """Chunks that travel ahead of their operations; more just travel later."""
 STORED_MAX = 200_000
@@ -58,12 +59,17 @@ class Uploads:
         self._queue: deque[ChunkHash] = deque()
         self._waiting: set[ChunkHash] = set()
         self._failed: dict[ChunkHash, GdahError | None] = {}
+        self._threads: list[threading.Thread] = []
         self._crew = 0
         """Workers of an earlier crew may hang in a server that stopped; they end when they come back."""
         self.progress_at = float("-inf")
 
     def stop(self) -> None:
+        """Nothing is read here any more, except by one who hangs in a server (he reads nothing after
+        that)."""
         self.aim(None, 1)
+        for thread in self._threads:
+            thread.join(STOP_S)
 
     def aim(self, url: str | None, of: int) -> None:
         """From now on to this server; one of `of`. What was on its way to another is forgotten."""
@@ -80,8 +86,12 @@ class Uploads:
             self._work.notify_all()
             crew = self._crew
         if url is not None:
-            for i in range(WORKERS):
-                threading.Thread(target=self._run, args=(crew, url), name=f"upload-{i}", daemon=True).start()
+            self._threads = [
+                threading.Thread(target=self._run, args=(crew, url), name=f"upload-{i}", daemon=True)
+                for i in range(WORKERS)
+            ]
+            for thread in self._threads:
+                thread.start()
 
     def hint(self, chunk: Chunk) -> None:
         """An operation will name it soon."""

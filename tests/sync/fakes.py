@@ -18,10 +18,10 @@ from gdah_volume.errors import FileSystemError, GdahError, NoSpace, UnknownChunk
 from gdah_volume.ids import Epoch, OpId, ServerId
 from gdah_volume.operations import Operation, chunks_in
 from gdah_volume.replica import Replica
+from gdah_volume.snapshot_file import SnapshotHeader
 from gdah_volume.stamps import ZERO, HybridClock, Stamp
 from gdah_volume.wire import Blob, Entry, Welcome
 from mountfs.ports import ServerHealth
-from mountfs.transfer import SnapshotHeader
 from mountfs.upstream import Upstream
 
 _clock = itertools.count(1_000_000)
@@ -30,13 +30,14 @@ _clock = itertools.count(1_000_000)
 class FakeServer:
     """`behave` decides about the next answers; everything that was asked is in `asked`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, clock_speed: int = 1) -> None:
+        """`clock_speed`: of its wall clock, which nobody must rely on."""
         self.id = ServerId(name)
         self.url = f"http://{name}"
         self.epoch = Epoch("e1")
         self.database = Database(":memory:")
         self.replica = Replica(self.database)
-        self.clock = HybridClock(self.id, now_us=lambda: next(_clock))
+        self.clock = HybridClock(self.id, now_us=lambda: next(_clock) * clock_speed)
         self.chunks: dict[bytes, bytes] = {}
         self.health = ServerHealth()
         self.link: FakeLink | None = None
@@ -192,8 +193,8 @@ class FakeLink:
             copies, of = self.peer.copies, self.peer.of
             self.tell(lambda: self.upstream.on_ack(self, op.id, stamp, position, copies, of))
 
-    def subscribe(self, cursor: int | None, above: Stamp | None) -> None:
-        if not self._ask("subscribe", cursor, above):
+    def subscribe(self, cursor: int | None, above: Stamp | None, last: str = "") -> None:
+        if not self._ask("subscribe", cursor, above, last):
             return
         replica = self.peer.replica
         if cursor is not None and cursor + 1 < replica.first:

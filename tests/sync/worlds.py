@@ -99,6 +99,9 @@ class Programs:
         with self.mirror.lock:
             return [name.decode() for name, _, _ in self.mirror.tree.entries(ROOT)]
 
+    def in_thread(self, work: Callable[[], object]) -> Waiter:
+        return Waiter(work)
+
 
 class World(Programs):
     """Everything that one run of a mount keeps on disk. `again()` is the same folder after kill -9."""
@@ -142,9 +145,6 @@ class World(Programs):
             free=self._free,
             client=self.client,
         )
-
-    def in_thread(self, work: Callable[[], object]) -> Waiter:
-        return Waiter(work)
 
 
 class Through(Programs):
