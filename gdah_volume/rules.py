@@ -252,7 +252,7 @@ class _Rules(Placing):
             self.refuse(errors.NotAsSeen, "it has been moved")
         elif seen.is_dir and rows.has_entries(row.node):
             self.refuse(errors.NotEmpty, "the folder is not empty")
-        elif (other_version or not seen.last) and len(rows.links_of(row.node)) < 2:
+        elif (other_version or not (seen.last or seen.is_dir)) and len(rows.links_of(row.node)) < 2:
             self.refuse(errors.NotAsSeen, "it has been edited, or lost its other names")
         else:
             self.detach(link, row)
