@@ -18,21 +18,25 @@ from pathlib import Path
 from typing import IO, Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.database import Database
 from gdah_volume.errors import GdahError, InvalidArgument, StorageFailed
 from gdah_volume.ids import VolumeName
 from gdah_volume.wire import MESSAGE_MAX_BYTES, PROTOCOL
-from storage_server.api import Served, install_errors, make_router
+from storage_server.answers import install_errors
+from storage_server.api import make_router
 from storage_server.auth import TokenDoor
 from storage_server.authoring import Editor
+from storage_server.channel import serve_lane
 from storage_server.config import Config
+from storage_server.files_api import make_files_router
 from storage_server.membership import Membership
 from storage_server.original import OriginalView, make_original_router
 from storage_server.peers import Credentials, PeerLink
 from storage_server.readers import Readers
+from storage_server.served import Served
 from storage_server.transfer import PeerTransfer
 from storage_server.upkeep import Upkeep
 from storage_server.volume_store import VolumeStore
@@ -125,13 +129,19 @@ class Application:
             "data": str(self.config.data),
             "started": time.time(),
         }
-        served = Served(self.volumes, editors, self._transfer, about)
+        served = Served(self.volumes, editors, about)
         app.include_router(make_router(served))
+        app.include_router(make_files_router(served))
         views = {
             name: OriginalView(volume, editors[name], self._folder.of(volume.name) / "original.db")
             for name, volume in self.volumes.items()
         }
         app.include_router(make_original_router(served, views))
+
+        @app.websocket("/v1/volumes/{volume}/lane")
+        async def lane(websocket: WebSocket, volume: str) -> None:
+            await serve_lane(websocket, self.volumes, volume)
+
         app.add_middleware(TokenDoor, token=self.config.token)
         return app
 

@@ -281,7 +281,7 @@ class LaneConversation:
             cursor = None
         if server is not None and cursor and message.last:
             last = check_op_id(message.last)
-            if not await asyncio.to_thread(volume.has_at, cursor, last):
+            if not await asyncio.to_thread(volume.readers.has_at, cursor, last):
                 await volume.begin_epoch(f"{server} has read {last} at {cursor}, our log has another operation there")
                 return
         if not await volume.reaches_back(cursor, above):
@@ -364,7 +364,9 @@ class LaneConversation:
             self._outlet.send(encode(message))
 
     async def _handed_over(self, message: Handover) -> None:
-        head = await self.volume.hand_over(message.entries) if message.entries else self.volume.figures.head
+        head = self.volume.figures.head
+        if message.entries:
+            head = await self.volume.hand_over(message.entries, by_mount=not self.is_peer)
         if message.last:
             self._outlet.send(encode(HandedOver(head=head)))
 
@@ -372,7 +374,7 @@ class LaneConversation:
         low, high = message.low, message.high
         if not 0 <= low < high:
             raise BadMessage(f"not a range: [{low}, {high})")
-        count, digest, stamped = await asyncio.to_thread(self.volume.range_is, low, high)
+        count, digest, stamped = await asyncio.to_thread(self.volume.readers.range_is, low, high)
         self._outlet.send(encode(RangeIs(low=low, high=high, count=count, digest=digest, stamped=stamped)))
 
 

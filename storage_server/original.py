@@ -25,10 +25,11 @@ from gdah_volume.errors import BadMessage, GdahError, InvalidName, MessageTooBig
 from gdah_volume.ids import DEFAULT_VOLUME, NodeId, device_of
 from gdah_volume.operations import ORIGIN_MAX_CHARS, Operation
 from gdah_volume.replica import Replica
-from storage_server.api import AnyTextJSON, Served, body_of, file_pieces, upload
+from storage_server.answers import AnyTextJSON, body_of
 from storage_server.authoring import Editor, parts_of
 from storage_server.metrics import COUNTS
 from storage_server.original_diff import Difference, Item, differences
+from storage_server.served import Served
 from storage_server.volumes import Volume
 
 PUSH_MAX_BYTES = 256 << 20
@@ -215,7 +216,7 @@ def make_original_router(served: Served, views: dict[str, OriginalView]) -> APIR
         for path, mtime_ns, content in items:
             item: dict[str, Any] = {"path": f"{there.name}/{path}", "is_directory": content is None}
             if content is not None:
-                item["content"] = await _whole(served, there, content)
+                item["content"] = await _whole(there, content)
                 item["last_modified"] = mtime_ns / 1e9
             answer.append(item)
         return AnyTextJSON(answer)
@@ -237,7 +238,7 @@ def make_original_router(served: Served, views: dict[str, OriginalView]) -> APIR
                 change["dest"] = row["dest"]
             if row["content"]:
                 try:
-                    change["content"] = await _whole(served, there, _content_in(row["content"]))
+                    change["content"] = await _whole(there, _content_in(row["content"]))
                 except GdahError:
                     continue  # an old version that is nowhere any more: a later change tells what is there now
             answer.append(change)
@@ -266,10 +267,10 @@ def _state_of(tree: Any) -> list[tuple[str, int, Content | None]]:
     ]
 
 
-async def _whole(served: Served, volume: Volume, content: Content) -> str:
+async def _whole(volume: Volume, content: Content) -> str:
     if content.size > PUSH_MAX_BYTES:
         raise MessageTooBig(f"a file of {content.size} bytes is too large for this interface")
-    data = b"".join([piece async for piece in file_pieces(served, volume, content)])
+    data = b"".join([piece async for piece in volume.content.pieces(content)])
     return base64.b64encode(data).decode("ascii")
 
 
@@ -342,7 +343,7 @@ async def _apply(served: Served, views: dict[str, OriginalView], change: dict[st
             async def pieces() -> Any:
                 yield data
 
-            content, blobs = await upload(served, volume, pieces())
+            content, blobs = await volume.content.upload(pieces())
             await editor.write_file(path, content, blobs, origin=origin)
         case "deleted":
             try:

@@ -24,22 +24,17 @@ from gdah_volume.errors import (
     from_code,
 )
 from gdah_volume.ids import Epoch, ServerId, check_server_id
-from gdah_volume.stamps import PENDING_CLOCK
 from gdah_volume.wire import (
-    BATCH_MAX_ENTRIES,
     BEAT_INTERVAL_S,
     MESSAGE_MAX_BYTES,
     OFFER_MAX_IDS,
     PROTOCOL,
     SILENCE_LIMIT_S,
     Ack,
-    AskRange,
     Beat,
-    Entry,
     Failed,
     Feed,
     HandedOver,
-    Handover,
     Hello,
     Message,
     Offer,
@@ -52,7 +47,7 @@ from gdah_volume.wire import (
     decode,
     encode,
 )
-from storage_server.comparison import Comparison
+from storage_server.digest_watch import DigestWatch
 from storage_server.feeds import entry_bytes
 from storage_server.outlets import QueuedOutlet
 from storage_server.volumes import SOFTWARE, Volume
@@ -66,10 +61,6 @@ UNHEARD_LIMIT_S = SILENCE_LIMIT_S + 2 * BEAT_INTERVAL_S
 """It talks, but has echoed no beat of ours for so long: it does not hear us."""
 ON_THE_WAY_MAX_BYTES = 32 << 20
 """Of its feed that may wait for our writer before we read no further. Generous: beats come on the same lane."""
-COMPARE_AFTER_S = 1.0
-COMPARE_EVERY_S = 3.0
-FRUITLESS_MAX = 3
-"""After so many comparisons in a row that did not make the logs equal, the larger id takes a snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +89,7 @@ class PeerLink:
         self._dropped: asyncio.Event = asyncio.Event()
         self._reason = ""
         self._again = asyncio.Event()
-        self._comparison: Comparison | None = None
-        self._unequal_since: float | None = None
-        self._compared_at = float("-inf")
-        self._fruitless = 0
+        self._digests = DigestWatch(volume, url)
         self._on_the_way = 0
         self._room = asyncio.Event()
         self._reads = True
@@ -195,6 +183,7 @@ class PeerLink:
         self._on_the_way, self._reads = 0, True
         self._last_heard = self._last_echo = volume.monotonic()
         self._their_sent_us = 0
+        self._digests.begin()
         volume.lanes[welcome.server] = outlet
         tasks = [
             asyncio.create_task(outlet.run()),
@@ -294,7 +283,7 @@ class PeerLink:
         self.last_error = None
         log.info("peer %s (%s) is there; its log ends at %d, read up to %d", self.url, server, welcome.head, cursor)
         self._outlet.send(encode(Subscribe(cursor=cursor, blobs=True, last=last)))
-        volume.say_held(server, cursor)
+        volume.incoming.say_held(server, cursor)
         while True:
             message = await self._heard(socket)
             if isinstance(message, Feed):
@@ -313,7 +302,7 @@ class PeerLink:
             if self._on_the_way <= ON_THE_WAY_MAX_BYTES:
                 self._room.set()
 
-        self.volume.feed(server, epoch, message, applied)
+        self.volume.incoming.feed(server, epoch, message, applied)
 
     async def _wait_for_room(self) -> None:
         """We read no further for a while, so silence means nothing meanwhile."""
@@ -339,9 +328,14 @@ class PeerLink:
                 if message.echo_us:
                     self._last_echo = max(self._last_echo, min(message.echo_us / 1e6, now))
                 volume.replication.beat(server, message, "out", now)
-                await self._look_at_digest(message, server, now)
+                assert self._outlet is not None
+                self._digests.look(message, server, self._outlet, now)
+                if self._digests.must_give_way(server):
+                    self._digests = DigestWatch(volume, self.url)
+                    await self._take_snapshot(server)
             case RangeIs():
-                await self._compared(message)
+                assert self._outlet is not None
+                await self._digests.answered(message, self._outlet)
             case SnapshotNeeded():
                 await self._take_snapshot(server)
             case HandedOver() | Want():
@@ -359,7 +353,7 @@ class PeerLink:
         any more. True if it lacks one: then we become what it is, and offer ours again with new stamps."""
         if welcome.your_cursor or not welcome.stable.clock or not self.volume.figures.head:
             return False
-        void = await asyncio.to_thread(self.volume.stamped_up_to, welcome.stable)
+        void = await asyncio.to_thread(self.volume.readers.stamped_up_to, welcome.stable)
         for start in range(0, len(void), OFFER_MAX_IDS):
             await socket.send(encode(Offer(stamped=tuple(void[start : start + OFFER_MAX_IDS]))))
             while not isinstance(answer := await self._heard(socket), Want):
@@ -367,55 +361,6 @@ class PeerLink:
             if answer.ids:
                 return True
         return False
-
-    # --- digests
-
-    async def _look_at_digest(self, beat: Beat, server: ServerId, now: float) -> None:
-        """Both have read all of each other and still differ, for a while: find out where."""
-        volume = self.volume
-        peer = volume.replication.peers.get(server)
-        if peer is None or self._comparison is not None:
-            return
-        both_read = peer.cursor >= beat.head and beat.read >= volume.figures.head
-        if not both_read or beat.digest == volume.figures.digest:
-            self._unequal_since = None
-            self._fruitless = 0
-            return
-        if self._unequal_since is None:
-            self._unequal_since = now
-        if now - self._unequal_since > COMPARE_AFTER_S and now - self._compared_at > COMPARE_EVERY_S:
-            self._compared_at = now
-            log.warning("the log of %s differs from ours although both have read all: comparing", self.url)
-            self._comparison = Comparison(PENDING_CLOCK)
-            await self._ask()
-
-    async def _ask(self) -> None:
-        assert self._comparison is not None
-        asked = self._comparison.next()
-        if asked is None:
-            self._comparison = None
-            self._fruitless += 1
-            if self._fruitless >= FRUITLESS_MAX and self._server is not None and self.volume.server > self._server:
-                # Stamps below the stable point that only one of us has: nobody can insert them. One must give way.
-                await self._take_snapshot(self._server)
-            return
-        assert self._outlet is not None
-        self._outlet.send(encode(AskRange(low=asked[0], high=asked[1])))
-
-    async def _compared(self, theirs: RangeIs) -> None:
-        """Hand over what they lack in this range; what we lack they hand over on their own lane."""
-        if self._comparison is None or self._outlet is None:
-            return
-        count, digest, ours = await asyncio.to_thread(self.volume.range_is, theirs.low, theirs.high)
-        same = (count, digest) == (theirs.count, theirs.digest)
-        lacking = self._comparison.answer(theirs, ours, same=same)
-        if lacking:
-            entries = await asyncio.to_thread(self.volume.entries_of, lacking)
-            log.warning("handing %d operations over to %s that it lacks", len(entries), self.url)
-            for start in range(0, len(entries), BATCH_MAX_ENTRIES):
-                part: tuple[Entry, ...] = tuple(entries[start : start + BATCH_MAX_ENTRIES])
-                self._outlet.send(encode(Handover(entries=part, last=start + BATCH_MAX_ENTRIES >= len(entries))))
-        await self._ask()
 
 
 def _in_words(error: BaseException) -> str:

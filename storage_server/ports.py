@@ -6,11 +6,13 @@ The core (`replication`, `feeds`, `store`, `writer`, `volumes`) is written again
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from gdah_volume.content import ChunkHash
-from gdah_volume.ids import OpId, ServerId
+from gdah_volume.errors import GdahError
+from gdah_volume.ids import Epoch, OpId, ServerId, VolumeName
 from gdah_volume.operations import Operation
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import Ack, Blob, Entry, Refused
@@ -115,30 +117,47 @@ class Outlet(Protocol):
     def close(self, reason: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class PeerReport:
-    """A peer as people and monitors see it."""
+class Snapshot(Protocol):
+    """Invariant: whole, and of the epoch that it names."""
 
-    url: str
-    server: str
-    connected: bool
-    phase: str
-    lag_operations: int
+    epoch: Epoch
+    head: int
+
+    def rows(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]: ...
+    def close(self) -> None: ...
+
+
+class ChunkSource(Protocol):
+    """The data lane to other servers."""
+
+    async def fetch(self, volume: VolumeName, name: ChunkHash, urls: Sequence[str]) -> bytes:
+        """Raises UnknownChunk if every one of them answered that it does not have it, Unreachable otherwise."""
+        ...
+
+    async def store(self, volume: VolumeName, name: ChunkHash, data: bytes, urls: Sequence[str], *, sync: bool) -> int:
+        """Store a chunk at other servers too; how many took it."""
+        ...
+
+    async def snapshot(self, volume: VolumeName, url: str) -> Snapshot:
+        """A copy of what that server holds, on our disk. Raises Unreachable."""
+        ...
+
+
+class Conversation(Protocol):
+    """A connection that somebody dialled to us."""
+
+    @property
+    def is_peer(self) -> bool: ...
+    def drop(self, error: GdahError) -> None: ...
+
+
+class Link(Protocol):
+    """A lane that we dialled."""
+
     last_error: str | None
-    held: int
-    read: int
-    operations: int
-    digest: str
-    trouble: str
 
-
-@dataclass(slots=True)
-class Wanted:
-    """A chunk that an operation here names and that is not here yet."""
-
-    chunk: ChunkHash
-    serial: int
-    tried: set[str] = field(default_factory=set)
+    def drop(self, reason: str) -> None: ...
+    def beat_now(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

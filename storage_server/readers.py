@@ -6,17 +6,18 @@ Each sees committed states, blocks nobody and is used by one thread at a time. T
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import INLINE_MAX_BYTES
 from gdah_volume.database import Database
 from gdah_volume.errors import HashMismatch
+from gdah_volume.ids import OpId
 from gdah_volume.operations import Operation, chunks_in
 from gdah_volume.replica import Replica
 from gdah_volume.stamps import Stamp
-from gdah_volume.wire import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES, Blob, Entry
+from gdah_volume.wire import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES, OFFER_MAX_IDS, Blob, Entry
 from storage_server.feeds import Reading, entry_bytes
 
 KEPT_OPEN = 4
@@ -90,6 +91,32 @@ class Readers:
                     blobs.append(Blob(chunk.hash, data))
                     size += len(data)
         return tuple(blobs)
+
+    def has_at(self, position: int, last: str) -> bool:
+        """Whether our log is the one in which somebody read `last` at `position`."""
+        with self.replica() as replica:
+            found = replica.entries_after(position - 1, 1)
+            if found and found[0][0] == position:
+                return found[0][2].id == last
+            return replica.stamp_of(OpId(last)) is not None  # stamped anew since, or pruned
+
+    def range_is(self, low: int, high: int) -> tuple[int, bytes, tuple[tuple[OpId, Stamp], ...] | None]:
+        """(count, digest, ids if they are few) of the log between two clocks."""
+        with self.replica() as replica:
+            stamped = replica.range_ids(low, high)
+            count, digest = replica.range_digest(low, high)
+        return count, digest, tuple(stamped) if len(stamped) <= OFFER_MAX_IDS else None
+
+    def stamped_up_to(self, stable: Stamp) -> list[tuple[OpId, Stamp]]:
+        """What our log holds at or below a stamp."""
+        with self.replica() as replica:
+            return [(op, stamp) for op, stamp in replica.range_ids(0, stable.clock + 1) if stamp <= stable]
+
+    def entries_of(self, stamped: Sequence[tuple[OpId, Stamp]]) -> list[Entry]:
+        """Operations of our log to hand over."""
+        with self.replica() as replica:
+            found = ((stamp, replica.operation(op)) for op, stamp in stamped)
+            return [Entry(0, stamp, op) for stamp, op in found if op is not None]
 
     def close(self) -> None:
         with self._lock:

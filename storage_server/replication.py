@@ -17,15 +17,15 @@ Threading: the event loop.
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gdah_volume.errors import GdahError, NoSpace, StorageFailed, Unavailable
 from gdah_volume.ids import OpId, ServerId
 from gdah_volume.stamps import PENDING_SERVER, Stamp
 from gdah_volume.wire import Ack, Beat, Refused, Welcome
+from storage_server.copies import Copies, Waiting
 from storage_server.peer_state import RETRY_JOIN_S, WAIT_LIMIT_S, Peer, Phase
 from storage_server.ports import Deeds, Published, StaleLease, Stamped, Submission
 
@@ -67,18 +67,6 @@ class _Passed:
     looked_up: bool = False
 
 
-@dataclass(order=True, slots=True)
-class _Waiting:
-    """In our log, not yet at all who are waited for."""
-
-    position: int
-    serial: int
-    submission: Submission = field(compare=False)
-    stamp: Stamp = field(compare=False)
-    exempt: ServerId | None = field(compare=False)
-    at: float = field(compare=False)
-
-
 class Replication:
     def __init__(self, own: ServerId, deeds: Deeds, now: float) -> None:
         self.own = own
@@ -89,7 +77,7 @@ class Replication:
         self._deeds = deeds
         self._held: deque[Submission] = deque()
         self._passed: dict[OpId, _Passed] = {}
-        self._waiting: list[_Waiting] = []
+        self._copies = Copies(self.peers.values)
         self._stamping = 0
         self._serial = 0
         self._sequencer = own
@@ -125,7 +113,7 @@ class Replication:
         """Another server answers in its place: it is no member any more."""
         if self.peers.pop(server, None):
             self._recover_passed(server)
-            self._settle(now)
+            self._settle()
             self.pump(now)
 
     @property
@@ -211,7 +199,7 @@ class Replication:
     def _left(self, peer: Peer, now: float) -> None:
         self._recover_passed(peer.server)
         self._tell_sequencer()
-        self._settle(now)
+        self._settle()
         self.pump(now)
 
     def _recover_passed(self, server: ServerId) -> None:
@@ -246,7 +234,7 @@ class Replication:
         peer.held = max(peer.held, min(position, self.head))
         peer.read = max(peer.read, peer.held)
         peer.held_at = now
-        self._settle(now)
+        self._settle()
         if self._held or peer.phase is not Phase.JOINED:
             self.review(peer, now)
 
@@ -401,42 +389,23 @@ class Replication:
             self.pump(now)
 
     def _await_copies(self, submission: Submission, stamped: Stamped, exempt: ServerId | None, now: float) -> None:
-        waiting = _Waiting(stamped.position, submission.serial, submission, stamped.stamp, exempt, now)
+        waiting = Waiting(stamped.position, submission.serial, submission, stamped.stamp, exempt, now)
         if submission.giver is not None:
             # A peer counts the copies itself: it only asks whether ours is here, with its content.
             self._acknowledge(waiting, 0 if stamped.missing else 1)
-        elif self._everywhere_joined(waiting):
-            self._acknowledge(waiting)
+        elif self._copies.is_complete(waiting):
+            self._acknowledge(waiting, self._copies.count(waiting))
         else:
-            if not self._waiting:
-                for peer in self.peers.values():
-                    peer.held_at = max(peer.held_at, now)
-            heapq.heappush(self._waiting, waiting)
+            self._copies.wait(waiting)
 
-    def _everywhere_joined(self, waiting: _Waiting) -> bool:
-        return all(
-            peer.held >= waiting.position or peer.server == waiting.exempt or peer.phase is not Phase.JOINED
-            for peer in self.peers.values()
-        )
+    def _settle(self) -> None:
+        for waiting in self._copies.pop_complete():
+            self._acknowledge(waiting, self._copies.count(waiting))
 
-    def _settle(self, now: float) -> None:  # noqa: ARG002 - events carry their time, whoever needs it
-        while self._waiting and self._everywhere_joined(self._waiting[0]):
-            self._acknowledge(heapq.heappop(self._waiting))
-
-    def _acknowledge(self, waiting: _Waiting, copies: int | None = None) -> None:
-        if copies is None:
-            copies = 1 + sum(
-                peer.held >= waiting.position or peer.server == waiting.exempt for peer in self.peers.values()
-            )
-        waiting.submission.asker.answer(
-            Ack(
-                id=waiting.submission.op.id,
-                stamp=waiting.stamp,
-                position=waiting.position,
-                copies=copies,
-                of=self.of,
-            )
-        )
+    def _acknowledge(self, waiting: Waiting, copies: int) -> None:
+        op = waiting.submission.op.id
+        ack = Ack(id=op, stamp=waiting.stamp, position=waiting.position, copies=copies, of=self.of)
+        waiting.submission.asker.answer(ack)
 
     # --- time
 
@@ -483,12 +452,12 @@ class Replication:
         if owes_answer and now - peer.asked_at > WAIT_LIMIT_S:
             self._demote(peer, "it did not answer in time what was passed on to it", now)
             return
-        owes_copy = self._waiting and peer.held < self._waiting[0].position
-        if owes_copy and now - max(peer.held_at, self._waiting[0].at) > WAIT_LIMIT_S:
-            peer.retry_held = self._waiting[0].position
+        oldest = self._copies.oldest
+        if oldest is not None and peer.held < oldest.position and now - max(peer.held_at, oldest.at) > WAIT_LIMIT_S:
+            peer.retry_held = oldest.position
             self._demote(peer, "it did not store our log in time", now)
 
     @property
     def waiting(self) -> int:
         """Operations that are on their way, for the status."""
-        return len(self._held) + len(self._passed) + len(self._waiting) + self._stamping
+        return len(self._held) + len(self._passed) + len(self._copies) + self._stamping

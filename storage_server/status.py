@@ -28,7 +28,7 @@ def volume_status(volume: Volume) -> dict[str, Any]:
         "waiting": replication.waiting,
         "wanted_chunks": len(volume.wanted),
         "lost_chunks": list(volume.wanted.given_up),
-        "skipped_operations": [str(op) for op in volume.skipped[-100:]],
+        "skipped_operations": [str(op) for op in volume.incoming.skipped[-100:]],
         "readers": volume.feeds.readers,
         "trouble": volume.trouble,
         "free_bytes": volume.free_bytes,

@@ -9,35 +9,21 @@ import asyncio
 import logging
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO, Any
 
 import httpx
-import msgspec
 
 from gdah_volume.content import CHUNK_SIZE, ChunkHash, hash_of
-from gdah_volume.errors import BadMessage, UnknownChunk, Unreachable
-from gdah_volume.ids import Epoch, VolumeName
-from gdah_volume.wire import PROTOCOL
+from gdah_volume.errors import UnknownChunk, Unreachable
+from gdah_volume.ids import VolumeName
+from storage_server.snapshots import SpooledSnapshot
 
 log = logging.getLogger("storage_server")
 
 CONNECT_S = 0.5
 READ_S = 5.0
-FRAME_MAX_BYTES = 64 << 20
-"""Of a snapshot: a single row can be the content of a 64 GiB file."""
-
-
-class SnapshotHeader(msgspec.Struct, frozen=True):
-    """The first frame of a snapshot."""
-
-    server: str
-    epoch: str
-    head: int
-    stable: tuple[int, str]
-    protocol: int
 
 
 class PeerTransfer:
@@ -74,12 +60,8 @@ class PeerTransfer:
             raise UnknownChunk(f"chunk {name.hex()} is on no server")
         raise Unreachable(f"chunk {name.hex()[:16]} cannot be fetched: {error}")
 
-    async def forward(
-        self, volume: VolumeName, name: ChunkHash, data: bytes, urls: Sequence[str], *, sync: bool
-    ) -> int:
+    async def store(self, volume: VolumeName, name: ChunkHash, data: bytes, urls: Sequence[str], *, sync: bool) -> int:
         """Store a chunk at other servers too; how many took it."""
-        if not urls:
-            return 0
         taken = await asyncio.gather(*(self._put(volume, name, data, url, sync=sync) for url in urls))
         return sum(taken)
 
@@ -113,56 +95,3 @@ class PeerTransfer:
                 yield answer
         except httpx.HTTPError as error:
             raise Unreachable(f"{url}: {error or type(error).__name__}") from error
-
-
-class SpooledSnapshot:
-    """A snapshot in a file of ours. Raises BadMessage if it is none, or not whole."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        file.seek(0)
-        frames = self._frames()
-        first = next(frames, None)
-        try:
-            header = msgspec.msgpack.decode(first or b"", type=SnapshotHeader)
-        except msgspec.DecodeError as error:
-            raise BadMessage(f"not a snapshot: {error}") from error
-        if header.protocol > PROTOCOL:
-            raise BadMessage(f"a snapshot of protocol {header.protocol}: update this server")
-        self.epoch = Epoch(header.epoch)
-        self.head = header.head
-        self._start = file.tell()
-        last = None
-        for frame in frames:
-            last = frame
-        if last != b"":
-            raise BadMessage("the snapshot is not whole")
-
-    def _frames(self) -> Iterator[bytes]:
-        while True:
-            prefix = self._file.read(4)
-            if len(prefix) < 4:
-                return
-            size = int.from_bytes(prefix, "big")
-            if size > FRAME_MAX_BYTES:
-                raise BadMessage("a snapshot with a frame too long")
-            frame = self._file.read(size)
-            if len(frame) < size:
-                return
-            yield frame
-
-    def rows(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
-        self._file.seek(self._start)
-        for frame in self._frames():
-            if frame:
-                table, rows = msgspec.msgpack.decode(frame, type=tuple[str, list[tuple[Any, ...]]])
-                yield table, rows
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def frame_of(value: Any) -> bytes:
-    """One length-prefixed frame of a snapshot; the last one is empty."""
-    body = b"" if value is None else msgspec.msgpack.encode(value)
-    return len(body).to_bytes(4, "big") + body

@@ -118,7 +118,7 @@ class Upkeep:
         volume = self._volume
         self._flushed_head = volume.figures.head
         try:
-            await asyncio.to_thread(volume.chunks.sync)
+            await asyncio.to_thread(volume.content.disk.sync)
             await volume.do(lambda store: None, sync=True)  # noqa: ARG005
         except StorageFailed as error:
             volume.disk_failed(error)

@@ -182,7 +182,7 @@ class VolumeStore:
                 self.chunks.put_named(blob.hash, blob.data)
         brought = {blob.hash for blob in blobs}
         missing = self.chunks.missing([chunk.hash for chunk in chunks if chunk.hash not in brought])
-        self._want(missing)
+        self.want_chunks(missing)
         return tuple(missing)
 
     # --- operations that others stamped
@@ -216,8 +216,10 @@ class VolumeStore:
         if known is not None and known <= entry.stamp:
             return self._store_content(entry.op, _good(entry.blobs), known=True)
         stamp = entry.stamp
-        if known is None and stamp <= self.replica.stable:
+        if stamp <= self.replica.stable:
             # Its server was taken out, or stamped before it knew us: below the stable point nothing can be inserted.
+            if known is not None:
+                return self._store_content(entry.op, _good(entry.blobs), known=True)
             stamp = self.clock.next()
             origin = None
         self.clock.observe(stamp.clock)
@@ -330,7 +332,7 @@ class VolumeStore:
         self.clock.observe(self.replica.max_clock)
         self.begin_epoch()
         self.set_cursor(server, epoch, head, "")
-        self._want(self.chunks.missing(self.replica.chunk_hashes()))
+        self.want_chunks(self.chunks.missing(self.replica.chunk_hashes()))
         return again
 
     def _all_entries(self) -> Iterator[list[tuple[int, Stamp, Operation]]]:
@@ -346,7 +348,7 @@ class VolumeStore:
         names = [ChunkHash(bytes.fromhex(name)) for name in self._wanted]
         return self.chunks.missing(names)
 
-    def _want(self, missing: Iterable[ChunkHash]) -> None:
+    def want_chunks(self, missing: Iterable[ChunkHash]) -> None:
         new = [name.hex() for name in missing if name.hex() not in self._wanted]
         if new:
             self._wanted.update(dict.fromkeys(new))

@@ -11,23 +11,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from gdah_volume.chunk_store import ChunkStore
-from gdah_volume.content import INLINE_MAX_BYTES, ChunkHash
+from gdah_volume.content import ChunkHash
 from gdah_volume.errors import GdahError, NoSpace, StorageFailed, Unreachable
-from gdah_volume.ids import Author, Epoch, OpId, ServerId, VolumeName, new_author, new_client_id
+from gdah_volume.ids import Author, Epoch, ServerId, VolumeName, new_author, new_client_id
 from gdah_volume.stamps import ZERO, Stamp
-from gdah_volume.wire import OFFER_MAX_IDS, PROTOCOL, Beat, Blob, Entry, Feed, Held, Submit, Welcome, encode
+from gdah_volume.wire import PROTOCOL, Beat, Entry, Submit, Welcome, encode
 from storage_server.feeds import Feeds, Subscription
+from storage_server.incoming import Incoming
 from storage_server.membership import Membership, News
-from storage_server.ports import Applied, Outlet, Stamped, Submission
+from storage_server.metrics import COUNTS
+from storage_server.ports import Applied, ChunkSource, Conversation, Link, Outlet, Stamped, Submission
 from storage_server.readers import Readers
 from storage_server.replication import Replication
+from storage_server.volume_chunks import VolumeChunks
 from storage_server.volume_store import VolumeStore
-from storage_server.wanted import WantedChunks
 from storage_server.writer import Job, Outcome, Writer
 
 log = logging.getLogger("storage_server")
@@ -36,45 +38,6 @@ T = TypeVar("T")
 SOFTWARE = "gdah 0.1.0"
 STILL_LIMIT_S = 0.3
 """Below the silence limit: whoever gave us up for dead, we know that we may have been."""
-
-
-class Snapshot(Protocol):
-    """Invariant: whole, and of the epoch that it names."""
-
-    epoch: Epoch
-    head: int
-
-    def rows(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]: ...
-    def close(self) -> None: ...
-
-
-class ChunkSource(Protocol):
-    """The data lane to other servers."""
-
-    async def fetch(self, volume: VolumeName, name: ChunkHash, urls: Sequence[str]) -> bytes:
-        """Raises UnknownChunk if every one of them answered that it does not have it, Unreachable otherwise."""
-        ...
-
-    async def snapshot(self, volume: VolumeName, url: str) -> Snapshot:
-        """A copy of what that server holds, on our disk. Raises Unreachable."""
-        ...
-
-
-class Conversation(Protocol):
-    """A connection that somebody dialled to us."""
-
-    @property
-    def is_peer(self) -> bool: ...
-    def drop(self, error: GdahError) -> None: ...
-
-
-class Link(Protocol):
-    """A lane that we dialled."""
-
-    last_error: str | None
-
-    def drop(self, reason: str) -> None: ...
-    def beat_now(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +62,6 @@ class Volume:
         self.server: ServerId = parts.store.server
         self.epoch: Epoch = parts.store.epoch
         self.author: Author = new_author(new_client_id(str(self.server)))
-        self.chunks = parts.chunks
         self.readers = parts.readers
         self.membership = membership
         self.monotonic = monotonic
@@ -107,14 +69,13 @@ class Volume:
         self.trouble = ""
         self.free_bytes = 0
         self.busy = 0.0
-        self.skipped: list[OpId] = []
         self.lanes: dict[ServerId, Outlet] = {}
         self.links: dict[str, Link] = {}
         self.conversations: set[Conversation] = set()
         self.dial: Callable[[str], None] = lambda _url: None
         """Set by the edge that dials peers."""
         self.last_tick = monotonic()
-        self.source = source
+        self._source = source
         self._store = parts.store
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fatal = fatal
@@ -123,7 +84,9 @@ class Volume:
         self.replication.head = self.figures.head
         self.feeds = Feeds(self.readers.read_log, lambda: (self.replication.everywhere, self.stable_for_readers))
         self.feeds.head = self.figures.head
-        self.wanted = WantedChunks(self._fetch, self.store_chunk, self._got)
+        self.content = VolumeChunks(parts.name, parts.chunks, source, self, COUNTS.repaired)
+        self.wanted = self.content.wanted
+        self.incoming = Incoming(self.writer, self.replication, self.wanted, self.lanes, monotonic)
 
     # --- life
 
@@ -144,7 +107,7 @@ class Volume:
     async def stop(self) -> None:
         for conversation in list(self.conversations):
             conversation.drop(StorageFailed("the server is being stopped"))
-        await self.wanted.close()
+        await self.content.close()
         await asyncio.to_thread(self.writer.stop)
         self.readers.close()
 
@@ -265,142 +228,47 @@ class Volume:
         """Before it is passed on: larger content is here, or it is refused. Raises UnknownChunk, BadMessage."""
         await self.do(lambda store: store.check_content(submission.op, submission.blobs))
 
-    async def hand_over(self, entries: Sequence[Entry]) -> int:
+    async def hand_over(self, entries: Sequence[Entry], *, by_mount: bool) -> int:
         """Operations with the stamps of other servers, from one who has them. Returns our head."""
 
         def run(store: VolumeStore) -> Applied:
-            store.check_handed(entries)
+            if by_mount:
+                store.check_handed(entries)
             return store.apply(entries, None)
 
         applied = await self.do(run, sync=any(entry.sync for entry in entries))
         self.wanted.add(applied.missing)
         return self.figures.head
 
-    # --- the feed of a peer
-
-    def feed(self, server: ServerId, epoch: Epoch, message: Feed, applied: Callable[[], None]) -> None:
-        """A batch of a peer's log; `applied` is called when it is in ours, and the peer told when we hold it."""
-        entries = [self._with_content(entry) for entry in message.entries]
-        position, last = (entries[-1].position, entries[-1].op.id) if entries else (0, "")
-        if message.up_to > position:
-            position, last = message.up_to, message.last
-        sync = any(entry.sync for entry in entries)
-
-        def all_at_once(store: VolumeStore) -> Applied:
-            result = store.apply(entries, server)
-            store.set_cursor(server, epoch, position, last)
-            return result
-
-        def one_by_one(store: VolumeStore) -> Applied:
-            result = store.apply_each(entries, server)
-            store.set_cursor(server, epoch, position, last)
-            return result
-
-        def done(result: Any) -> None:
-            if isinstance(result, Applied):
-                self._applied(server, position, result)
-                applied()
-            elif isinstance(result, NoSpace):
-                self._drop_lane(server, str(result))
-            else:
-                self.writer.submit(Job(one_by_one, finish, sync))
-
-        def finish(result: Any) -> None:
-            if isinstance(result, Applied):
-                self._applied(server, position, result)
-                applied()
-            else:
-                self._drop_lane(server, f"its log could not be stored: {result}")
-
-        self.writer.submit(Job(all_at_once, done, sync))
-
-    def _with_content(self, entry: Entry) -> Entry:
-        """Of what we passed on ourselves only the stamp comes back; the content is here."""
-        if entry.blobs:
-            return entry
-        submission = self.replication.passed_on(entry.op.id)
-        if submission is None or not submission.blobs:
-            return entry
-        return Entry(entry.position, entry.stamp, entry.op, submission.blobs, entry.sync)
-
-    def _applied(self, server: ServerId, position: int, result: Applied) -> None:
-        self.wanted.add(result.missing)
-        self.skipped.extend(result.skipped)
-        self.replication.applied(server, position, self.monotonic())
-        self.say_held(server, position)
-
-    def say_held(self, server: ServerId, position: int) -> None:
-        """Tell a peer that its log is here up to `position`, as soon as the content is."""
-        lane = self.lanes.get(server)
-
-        def say() -> None:
-            if lane is not None and self.lanes.get(server) is lane:
-                lane.send(encode(Held(position=position)))
-
-        self.wanted.when_here(say)
-
-    def _drop_lane(self, server: ServerId, reason: str) -> None:
-        lane = self.lanes.get(server)
-        if lane is not None:
-            lane.close(reason)
-
     # --- chunks
-
-    async def store_chunk(self, name: ChunkHash, data: bytes) -> None:
-        """Raises HashMismatch, NoSpace; a disk that fails ends the server."""
-        try:
-            await asyncio.to_thread(self.chunks.put_named, name, data)
-        except StorageFailed as error:
-            self.disk_failed(error)
-            raise
-        except NoSpace as error:
-            self.disk_full(str(error))
-            raise
-        if len(data) > 0:
-            self.wanted.arrived(name)
-
-    async def sync_chunks(self) -> None:
-        """What was stored so far is on the disk."""
-        try:
-            await asyncio.to_thread(self.chunks.sync)
-        except StorageFailed as error:
-            self.disk_failed(error)
-            raise
 
     def check_room(self) -> None:
         """Raises NoSpace."""
         if self.trouble:
             raise NoSpace(self.trouble)
 
+    def peer_urls(self) -> list[str]:
+        """Where other copies may be; those that can be reached first."""
+        peers = sorted(self.replication.peers.values(), key=lambda peer: not peer.out_up)
+        return [peer.url for peer in peers if peer.url] + list(self.replication.unmet)
+
     def connected_urls(self) -> list[str]:
         """Peers that would take something now."""
         return [p.url for p in self.replication.peers.values() if p.url and p.out_up and not p.trouble]
 
+    def want(self, names: Sequence[ChunkHash]) -> None:
+        """They should be here and are not: get them again."""
+        self.later(lambda store: store.want_chunks(names))
+        self.wanted.add(names)
+
+    def got(self, names: list[ChunkHash]) -> None:
+        self.later(lambda store: store.got(names))
+
+    # --- who is there
+
     def link_error(self, url: str) -> str | None:
         link = self.links.get(url)
         return link.last_error if link is not None else None
-
-    async def read_chunk(self, name: ChunkHash) -> bytes | None:
-        """The verified bytes from this disk. Raises HashMismatch after a damaged one was set aside."""
-        return await asyncio.to_thread(self.chunks.get, name)
-
-    async def _fetch(self, name: ChunkHash) -> bytes:
-        return await self.source.fetch(self.name, name, self.peer_urls())
-
-    def repair(self, name: ChunkHash) -> None:
-        """A chunk that should be here is damaged or gone: get it again."""
-        self.later(lambda store: store._want([name]))
-        self.wanted.add([name])
-
-    def _got(self, names: list[ChunkHash]) -> None:
-        self.later(lambda store: store.got(names))
-
-    def peer_urls(self) -> list[str]:
-        """Where other copies are; those that can be reached first."""
-        peers = sorted(self.replication.peers.values(), key=lambda peer: not peer.out_up)
-        return [peer.url for peer in peers if peer.url] + list(self.replication.unmet)
-
-    # --- who is there
 
     def welcome(self, your_cursor: int) -> Welcome:
         figures = self.figures
@@ -441,14 +309,6 @@ class Volume:
             peer.needed = self.figures.head  # what it gave us once it may have lost
         return await self.do(lambda store: store.cursor(server, epoch))
 
-    def has_at(self, position: int, last: str) -> bool:
-        """Whether our log is the one in which somebody read `last` at `position`. In any thread."""
-        with self.readers.replica() as replica:
-            found = replica.entries_after(position - 1, 1)
-            if found and found[0][0] == position:
-                return found[0][2].id == last
-            return replica.stamp_of(OpId(last)) is not None  # stamped anew since, or pruned
-
     async def reaches_back(self, cursor: int | None, above: Stamp | None) -> bool:
         """Whether the log still has everything after that point."""
         if cursor is not None:
@@ -458,27 +318,9 @@ class Volume:
             return True
         return above.clock >= await self.do(lambda store: store.pruned_below)
 
-    def range_is(self, low: int, high: int) -> tuple[int, bytes, tuple[tuple[OpId, Stamp], ...] | None]:
-        """(count, digest, ids if they are few) of the log between two clocks. In any thread."""
-        with self.readers.replica() as replica:
-            stamped = replica.range_ids(low, high)
-            count, digest = replica.range_digest(low, high)
-        return count, digest, tuple(stamped) if len(stamped) <= OFFER_MAX_IDS else None
-
-    def stamped_up_to(self, stable: Stamp) -> list[tuple[OpId, Stamp]]:
-        """What our log holds at or below a stamp. In any thread."""
-        with self.readers.replica() as replica:
-            return [(op, stamp) for op, stamp in replica.range_ids(0, stable.clock + 1) if stamp <= stable]
-
-    def entries_of(self, stamped: Sequence[tuple[OpId, Stamp]]) -> list[Entry]:
-        """Operations of our log to hand over. In any thread."""
-        with self.readers.replica() as replica:
-            found = ((stamp, replica.operation(op)) for op, stamp in stamped)
-            return [Entry(0, stamp, op) for stamp, op in found if op is not None]
-
     async def load_snapshot(self, server: ServerId, url: str) -> None:
         """Become what that peer is, with what only we have on top. A new epoch."""
-        snapshot = await self.source.snapshot(self.name, url)
+        snapshot = await self._source.snapshot(self.name, url)
         try:
             again = await self.do(
                 lambda store: store.load(snapshot.rows(), server, snapshot.epoch, snapshot.head), sync=True
@@ -548,8 +390,3 @@ class Volume:
 
     def subscribe(self, subscription: Subscription) -> None:
         self.feeds.add(subscription)
-
-
-def inline_blobs(chunks: dict[ChunkHash, bytes]) -> tuple[Blob, ...]:
-    """Those small enough to ride in the operation."""
-    return tuple(Blob(name, data) for name, data in chunks.items() if len(data) <= INLINE_MAX_BYTES)

@@ -30,7 +30,7 @@ BATCH_MAX_S = 0.05
 """A batch that has run so long commits: whoever waits for its first job has waited enough."""
 
 _REFUSALS = (FileSystemError, RequestError, StaleLease)
-"""What a job raises before it has changed anything."""
+"""What the job of a submission raises before it has changed anything."""
 
 
 @dataclass(slots=True)
@@ -138,10 +138,11 @@ class Writer:
         return job, job is None
 
     def _run(self, job: Job) -> Any:
+        """A refused operation has changed nothing, so it needs no roll back; any other failure does."""
         try:
             return job.run(self._store)
         except _REFUSALS as refusal:
-            if isinstance(refusal, NoSpace):
+            if job.submission is None or isinstance(refusal, NoSpace):
                 raise
             return refusal
 

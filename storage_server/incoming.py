@@ -1,0 +1,100 @@
+"""What the feeds of peers bring: into our log, and back to the peer that it is held here. Decides nothing about stamps.
+
+Threading: the event loop; the work is the writer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gdah_volume.errors import NoSpace
+from gdah_volume.ids import Epoch, OpId, ServerId
+from gdah_volume.wire import Entry, Feed, Held, encode
+from storage_server.ports import Applied, Outlet
+from storage_server.replication import Replication
+from storage_server.volume_store import VolumeStore
+from storage_server.wanted import WantedChunks
+from storage_server.writer import Job, Writer
+
+
+class Incoming:
+    def __init__(
+        self,
+        writer: Writer,
+        replication: Replication,
+        wanted: WantedChunks,
+        lanes: dict[ServerId, Outlet],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`lanes`: those that we dialled, by server; the volume keeps them."""
+        self._writer = writer
+        self._replication = replication
+        self._wanted = wanted
+        self._lanes = lanes
+        self._monotonic = monotonic
+        self.skipped: list[OpId] = []
+        """Operations that our code could not apply."""
+
+    def feed(self, server: ServerId, epoch: Epoch, message: Feed, applied: Callable[[], None]) -> None:
+        """A batch of a peer's log; `applied` is called when it is in ours, and the peer told when we hold it."""
+        entries = [self._with_content(entry) for entry in message.entries]
+        position, last = (entries[-1].position, str(entries[-1].op.id)) if entries else (0, "")
+        if message.up_to > position:
+            position, last = message.up_to, message.last
+        sync = any(entry.sync for entry in entries)
+
+        def all_at_once(store: VolumeStore) -> Applied:
+            result = store.apply(entries, server)
+            store.set_cursor(server, epoch, position, last)
+            return result
+
+        def one_by_one(store: VolumeStore) -> Applied:
+            result = store.apply_each(entries, server)
+            store.set_cursor(server, epoch, position, last)
+            return result
+
+        def done(result: Any) -> None:
+            if isinstance(result, Applied | NoSpace):
+                finish(result)
+            else:
+                self._writer.submit(Job(one_by_one, finish, sync))
+
+        def finish(result: Any) -> None:
+            if isinstance(result, Applied):
+                self._applied(server, position, result)
+                applied()
+            else:
+                self._drop_lane(server, f"its log cannot be stored here: {result}")
+
+        self._writer.submit(Job(all_at_once, done, sync))
+
+    def _with_content(self, entry: Entry) -> Entry:
+        """Of what we passed on ourselves only the stamp comes back; the content is here."""
+        if entry.blobs:
+            return entry
+        submission = self._replication.passed_on(entry.op.id)
+        if submission is None or not submission.blobs:
+            return entry
+        return Entry(entry.position, entry.stamp, entry.op, submission.blobs, entry.sync)
+
+    def _applied(self, server: ServerId, position: int, result: Applied) -> None:
+        self._wanted.add(result.missing)
+        self.skipped.extend(result.skipped)
+        self._replication.applied(server, position, self._monotonic())
+        self.say_held(server, position)
+
+    def say_held(self, server: ServerId, position: int) -> None:
+        """Tell a peer that its log is here up to `position`, as soon as the content is."""
+        lane = self._lanes.get(server)
+
+        def say() -> None:
+            if lane is not None and self._lanes.get(server) is lane:
+                lane.send(encode(Held(position=position)))
+
+        self._wanted.when_here(say)
+
+    def _drop_lane(self, server: ServerId, reason: str) -> None:
+        lane = self._lanes.get(server)
+        if lane is not None:
+            lane.close(reason)
