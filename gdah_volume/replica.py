@@ -275,10 +275,11 @@ class Replica:
 
     # --- snapshots
 
-    def dump(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    def dump(self, *, everywhere: int = 0) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
         """A copy of the replica as (table, rows) batches of plain values, consistent, for `load`. Not with pending
-        operations. Best on a replica over a `Database.reader()`: nobody waits for it."""
-        return dump(self.database)
+        operations. What is stable and lies at or below the position `everywhere`, up to which every member holds this
+        log, is left out of the log. Best on a replica over a `Database.reader()`: nobody waits for it."""
+        return dump(self.database, everywhere)
 
     def load(self, batches: Iterable[tuple[str, Sequence[Sequence[Any]]]]) -> None:
         """Become what was dumped; look at everything anew. Operations held here above the stable point of the dump and

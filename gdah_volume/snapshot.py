@@ -1,9 +1,11 @@
 """A replica as a stream of table rows, and back. Plain values only (numbers, text, bytes, None), so any encoding
 carries it.
 
-What goes: the rows of the fold, the log and the undo records above the stable point, counters, and the highest
-sequence of each author (so that what lies below the stable point is still known to have been held). What stays:
-`meta`, which belongs to the machine. Threading: `dump` reads one state from begin to end.
+What goes: the rows of the fold, the log, the undo records above the stable point, counters, and the highest sequence
+of each author (so that what is left out of the log is still known to have been held). Of the log only that is left
+out which is stable and which every member of the volume holds: who gets the copy and turns to a member that lags must
+hand over what that one lacks. What stays: `meta`, which belongs to the machine. Threading: `dump` reads one state from
+begin to end.
 """
 
 from __future__ import annotations
@@ -33,32 +35,34 @@ _COLUMNS = {
     "authors": "author, sequence, pruned",
     "counters": "id, head, operations, digest, max_clock, pruned_to, stable_clock, stable_server",
 }
-_STABLE = "(clock, server) <= (SELECT stable_clock, stable_server FROM counters)"
+_LEFT_OUT = "position <= {} AND (clock, server) <= (SELECT stable_clock, stable_server FROM counters)"
 
 
-def dump(database: Database) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+def dump(database: Database, everywhere: int = 0) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    """`everywhere`: the position up to which every member of the volume holds the log (0: unknown, all of it goes)."""
+    left_out = _LEFT_OUT.format(int(everywhere))
     with database.snapshot():
         if database.row("SELECT 1 FROM operations WHERE clock >= ? LIMIT 1", (PENDING_CLOCK,)):
             raise ValueError("a replica with pending operations is no source of snapshots")
         for table, columns in _COLUMNS.items():
-            yield from _batches(table, database.execute(_select(table, columns)))
+            yield from _batches(table, database.execute(_select(table, columns, left_out)))
 
 
-def _select(table: str, columns: str) -> str:
+def _select(table: str, columns: str, left_out: str) -> str:
     if table == "operations":
-        return f"SELECT {columns} FROM operations WHERE NOT {_STABLE}"
+        return f"SELECT {columns} FROM operations WHERE NOT ({left_out})"
     if table == "authors":
         # What the receiver does not get of an author's operations counts as pruned there.
         held = (
             "SELECT author, max(CAST(substr(id, length(author) + 2) AS INTEGER)) AS sequence"
-            f" FROM operations WHERE {_STABLE} GROUP BY author"
+            f" FROM operations WHERE {left_out} GROUP BY author"
         )
         return (
             "SELECT a.author, a.sequence, max(a.pruned, coalesce(h.sequence, 0))"
             f" FROM authors a LEFT JOIN ({held}) h ON h.author = a.author"
         )
     if table == "counters":
-        last = f"SELECT max(position) FROM operations WHERE {_STABLE}"
+        last = f"SELECT max(position) FROM operations WHERE {left_out}"
         return f"SELECT {columns.replace('pruned_to', f'max(pruned_to, coalesce(({last}), 0))')} FROM counters"
     return f"SELECT {columns} FROM {table}"
 

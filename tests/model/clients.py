@@ -129,7 +129,7 @@ class Client(Site):
 
     def take_snapshot(self, server: Server) -> None:
         with self.database.transaction():
-            self.replica.load(iter(list(server.replica.dump())))
+            self.replica.load(list(server.replica.dump(everywhere=server.everywhere())))
             self.database.set_meta(f"cursor:{server.id}", str(server.head))
         for op, stamp in server.ghost.items():
             self.note(op, stamp)

@@ -43,10 +43,11 @@ STEPS: list[tuple[str, int]] = [
     ("reboot", 2),
     ("beat", 4),
     ("prune", 1),
-    ("snapshot", 1),
+    ("snapshot", 2),
     ("tick", 2),
     ("skew", 1),
     ("wipe", 1),
+    ("torn", 2),
 ]
 ALWAYS = ("do", "issue", "push")
 
@@ -87,7 +88,15 @@ class Maker:
             # Everybody for himself, then all together.
             apart = [self.want("issue", rng.randrange(self.clients), 0, self.intent(self.intents)) for _ in range(4)]
             return apart + [("push", client, client, 1000, self.fault()) for client in range(self.clients)]
+        if kind < 0.23:
+            return self.quiet_time()
         return [self.step()]
+
+    def quiet_time(self) -> list[Step]:
+        """Everybody meets, time passes, promises are heard: logs are pruned, and who comes late finds the log gone."""
+        pairs: list[Step] = [("meet", a, b) for a in range(self.servers) for b in range(a)]
+        steps = [*pairs, *pairs, ("tick", 1000), ("beat",), *pairs, ("beat",)]
+        return steps + [("prune", server) for server in range(self.servers) if self.rng.random() < 0.6]
 
     def want(self, word: str, client: int, server: int, intent: Step) -> Step:
         return (word, client, *intent) if word == "issue" else (word, client, server, self.fault(), *intent)
@@ -127,6 +136,8 @@ class Maker:
                 return (word, server)
             case "reboot":
                 return (word, client)
+            case "torn":
+                return (word, rng.randrange(self.servers + self.clients), server, rng.randrange(2))
             case "snapshot":
                 return (word, client, server)
             case "tick":
@@ -163,6 +174,7 @@ def steps(servers: int, clients: int) -> st.SearchStrategy[Step]:
         flat("wipe", server),
         st.just(("beat",)),
         flat("prune", server),
+        flat("torn", end, server, st.integers(0, 1)),
     ]
     return st.one_of(*alternatives)
 

@@ -122,21 +122,25 @@ class Server(Site):
         key = f"cursor:{peer.id}"
         cursor = self.meta_int(key)
         if cursor + 1 < peer.replica.first:
-            self.take_snapshot(peer)
-            return
-        entries = peer.replica.entries_after(cursor, limit)
-        if not entries:
+            if not self.replica.operations:
+                self.take_snapshot(peer)
+                return
+            # A log is pruned below what every member holds: what is missing there is here, and stable.
+            entries, reached = peer.replica.entries_above(self.replica.stable), peer.head
+        else:
+            entries = peer.replica.entries_after(cursor, limit)
+            reached = entries[-1][0] if entries else cursor
+        if reached == cursor:
             return
         with self.database.transaction():
-            self.clock.observe(max(stamp.clock for _, stamp, _ in entries))
+            self.clock.observe(max((stamp.clock for _, stamp, _ in entries), default=0))
             self.take([(op, stamp) for _, stamp, op in entries])
-            self.database.set_meta(key, str(entries[-1][0]))
+            self.database.set_meta(key, str(reached))
 
     def take_snapshot(self, peer: Server) -> None:
-        """Only an empty server is ever so far behind: a log is pruned below what every member holds."""
-        assert not self.ghost, "a server that holds operations would lose them to a snapshot"
+        """Only an empty server does: any other would lose what only it holds."""
         with self.database.transaction():
-            self.replica.load(iter(list(peer.replica.dump())))
+            self.replica.load(list(peer.replica.dump(everywhere=peer.everywhere())))
             self.database.set_meta(f"cursor:{peer.id}", str(peer.head))
         self.ghost = dict(peer.ghost)
         self.clock.observe(self.replica.max_clock)

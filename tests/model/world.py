@@ -11,6 +11,7 @@ no sense does nothing), so that programs can be drawn at random, shrunk, and wri
     ("meet", server, peer)                    the barrier: read each other's logs whole, then rely on each other
     ("cut", a, b) ("heal", a, b)              ends are numbered: servers first, then clients
     ("restart", server) ("reboot", client)    the process dies; the database stays
+    ("torn", end, server, dies)               reading a server's log ends in a roll back, or the death of the process
     ("beat",)                                 heartbeats between servers that see each other; the stable point grows
     ("prune", server) ("snapshot", client, server) ("wipe", server)
     ("tick", us) ("skew", server, us)
@@ -176,6 +177,8 @@ class World:
                 self._restart(self._server(numbers[0]))
             case "beat":
                 self._beat()
+            case "torn":
+                self._torn(self.sites()[numbers[0] % len(self.sites())], self._server(numbers[1]), dies=numbers[2] > 0)
             case "prune":
                 self.counts.pruned += self._server(numbers[0]).prune()
             case "wipe":
@@ -314,6 +317,25 @@ class World:
         self.counts.faults += 1
         server.reopen()
         self._forget_links(server)
+
+    def _torn(self, reader: Server | Client, peer: Server, *, dies: bool) -> None:
+        """A transaction that takes over everything from a server is rolled back: the disk was full, or kill -9."""
+        if reader is peer:
+            return
+        self.counts.faults += 1
+        news = [(op, stamp) for _, stamp, op in peer.replica.entries_above(reader.replica.stable)]
+        try:
+            with reader.database.transaction():
+                reader.replica.accept_all(news)
+                raise Lost
+        except Lost:
+            pass
+        if not dies:
+            return
+        if isinstance(reader, Server):
+            self._restart(reader)
+        else:
+            reader.reopen()
 
     def _forget_links(self, server: Server) -> None:
         for other in self.servers:
