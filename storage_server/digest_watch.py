@@ -2,7 +2,9 @@
 
 Equal digests are the rule. They differ after a disk lost what its server had told (an old backup that was written
 to alone). Then ranges are compared, and each side hands over what the other lacks. What cannot be handed over,
-because it lies below the stable point, makes the server with the larger id take a snapshot of the other. Threading: the event loop.
+because it lies below the stable point, makes the server with the larger id take a snapshot of the other.
+
+Threading: the event loop.
 """
 
 from __future__ import annotations
