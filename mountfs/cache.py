@@ -142,7 +142,7 @@ class Cache:
             for index in ahead.advance(offset, end - offset):
                 wanted = chunk_at(content, index)
                 if wanted is not None:
-                    self._prefetch(wanted)
+                    self.prefetch(wanted)
         parts = list(split_at_chunks(offset, end))
         if len(parts) == 1:
             index, start, stop = parts[0]
@@ -200,7 +200,8 @@ class Cache:
                 with suppress(RuntimeError):  # closed meanwhile
                     self._fetchers.submit(self._quietly, chunk)
 
-    def _prefetch(self, chunk: Chunk) -> None:
+    def prefetch(self, chunk: Chunk) -> None:
+        """Have it in memory soon; returns at once."""
         if not self._in_memory(chunk.hash):
             with suppress(RuntimeError):  # closed meanwhile
                 self._ahead.submit(self._quietly, chunk)

@@ -35,13 +35,15 @@ from mountfs.extents import (
     split_at_chunks,
     stored_bytes,
 )
-from mountfs.records import JournalFile, JournalPool, Opening, RecordView, Sealed
+from mountfs.records import JournalFile, JournalPool, Opening, RecordView, Saving, Sealed
 
 log = logging.getLogger("mountfs.files")
 
 EXTENTS_PER_CHUNK_MAX = 512
 EXTENTS_MAX = 65_536
 EXTENTS_TOTAL_MAX = 262_144
+COMPOSE_AHEAD = 4
+"""Chunks that are read in advance while the ones before them are composed."""
 GARBAGE_MAX_BYTES = 16 << 20
 """A journal is rewritten when it holds more than so much, and more than as much again as is still of use."""
 _ZEROS = bytes(CHUNK_SIZE)
@@ -50,6 +52,7 @@ _ZEROS = bytes(CHUNK_SIZE)
 class ContentReader(Protocol):
     def read(self, content: Content, offset: int, size: int) -> bytes: ...
     def chunk(self, chunk: Chunk) -> bytes: ...
+    def prefetch(self, chunk: Chunk) -> None: ...
 
 
 class ChunkSink(Protocol):
@@ -232,6 +235,14 @@ class Draft:
             data = bytes(buffer)
         return None if data == _ZEROS[: len(data)] else data
 
+    def _needed(self, index: int) -> Chunk | None:
+        """The chunk that has to be read to compose this one."""
+        under = self._under(index)
+        if under is None:
+            return None
+        start, end = index * CHUNK_SIZE, self._under_end(index, under)
+        return None if covered_bytes(cut(self._extents.get(index, ()), end)) == end - start else under
+
     def _under(self, index: int) -> Chunk | None:
         """The chunk beneath the extents; None: nothing but zeros."""
         if index in self._sealed:
@@ -281,7 +292,12 @@ class Draft:
             under = chunk_at(self._base, border)
             if under is not None and border * CHUNK_SIZE < self._kept < border * CHUNK_SIZE + under.length:
                 todo.add(border)
-        for index in sorted(todo):
+        order = sorted(todo)
+        for place, index in enumerate(order):
+            for ahead in order[place + 1 : place + 1 + COMPOSE_AHEAD]:
+                under = self._needed(ahead)
+                if under is not None:
+                    self._reader.prefetch(under)
             self._seal(index, record=False)
         content = combine(self._base, self.size, self._kept, self._sealed)
         if len(content.chunks) > MAX_CHUNKS:
@@ -340,7 +356,7 @@ class Draft:
         self._extents = moved
         return journal
 
-    def replay(self, found: Iterable[RecordView], is_logged: Callable[[OpId], bool]) -> bool:
+    def replay(self, found: Iterable[RecordView], is_logged: Callable[[Saving], bool]) -> bool:
         """Take the state from the records that follow the opening. False: nothing is to be saved any more."""
         unsaved = orphan = False
         for record in found:
@@ -357,7 +373,7 @@ class Draft:
                 case records.TIME:
                     self.mtime_ns = int.from_bytes(self._payload(record), "little", signed=True)
                 case records.SAVING:
-                    if is_logged(records.unpack_saving(self._payload(record)).op):
+                    if is_logged(records.unpack_saving(self._payload(record))):
                         return False
                     continue
                 case records.ORPHAN:

@@ -24,6 +24,7 @@ from typing import Protocol
 
 from gdah_volume.content import ChunkHash
 from gdah_volume.ids import OpId, VolumeName
+from gdah_volume.operations import Operation
 from mountfs.cache import Cache
 from mountfs.filesystem import Filesystem
 from mountfs.journal import Journals
@@ -90,11 +91,11 @@ class FileSide:
     def recover(self) -> int:
         """Files that were open when the last run ended; their edits are operations now, or are tried
         again."""
-        return self.filesystem.recover(self._is_logged)
+        return self.filesystem.recover(self._logged)
 
-    def _is_logged(self, op: OpId) -> bool:
+    def _logged(self, op: OpId) -> Operation | None:
         with self._mirror.lock:
-            return self._mirror.replica.stamp_of(op) is not None
+            return self._mirror.replica.operation(op)
 
     def close(self) -> None:
         """What is not saved stays in the journals."""

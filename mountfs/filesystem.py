@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from gdah_volume.errors import AccessDenied, BadHandle, Exists, InvalidArgument, NoData, NotADirectory, NotFound
-from gdah_volume.ids import NodeId, OpId, check_name
+from gdah_volume.ids import NodeId, check_name
 from gdah_volume.operations import Kind
 from gdah_volume.tree import NodeView, Tree
 from mountfs import intents, xattrs
@@ -31,7 +31,7 @@ from mountfs.invalidation import Invalidation
 from mountfs.openfile import OpenFile, Parts
 from mountfs.performing import TRIES, TRY_AGAIN_S, Performer
 from mountfs.ports import AttrChange, Caller, DirEntry, Opened, Stat, StatFs
-from mountfs.recovery import restore
+from mountfs.recovery import Logged, restore
 from mountfs.saving import Saving
 
 WRITE_MAX_BYTES = 16 << 20
@@ -349,10 +349,10 @@ class Filesystem:
 
     # --- start and end
 
-    def recover(self, is_logged: Callable[[OpId], bool]) -> int:
+    def recover(self, logged: Logged) -> int:
         """Edits of files that were open when the last run ended become operations, or are parked; returns how
         many files. Called once, before anything else."""
-        found = restore(self.parts, self.handles, is_logged)
+        found = restore(self.parts, self.handles, logged)
         if found and self._saving.save_parked():
             self._saving.park()
         return len(found)

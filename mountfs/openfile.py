@@ -115,6 +115,8 @@ class OpenFile:
         self._name = LOST_NAME
         self._before: list[tuple[Version | None, Content]] = []
         self._saved_as: Version | None = None
+        self._under_way: threading.Event | None = None
+        """Set when the operation that saved edits last is acknowledged (or has failed)."""
         self._ctime_ns = 0
 
     # --- what the tree says
@@ -266,29 +268,47 @@ class OpenFile:
 
     # --- saving
 
+    @property
+    def is_being_saved(self) -> bool:
+        return self._under_way is not None
+
     def save(self, *, sync: bool) -> bool:
         """Turn the unsaved edits into one operation, and wait for it as the durability says. False: there was
-        nothing to save. Raises what stopped it; the edits are kept then, or (a disk that failed to sync)
-        logged."""
+        nothing to save (what another thread is saving right now is waited for). Raises what stopped it; the
+        edits are kept then, or (a disk that failed to sync) logged."""
         with self.lock:
             self.refresh()
-            draft = self.draft
-            if draft is None or self.orphan is not None:
-                return False
-            content = draft.compose()
-            write = intents.write(
-                self.node, self.version, content, draft.opening.name, draft.mtime_ns, clear_suid=self.clear_suid
-            )
-            ticket = self._parts.log.perform(self._noting(draft, content, write), sync=sync, wait=False)
-            draft.finish()
-            self.draft = None
-            self.clear_suid = False
-            self._saved_as = self.version = Version(ticket.op)
-            self.content = content
-            self.stale = True
-            self.refresh()
-        ticket.wait()
+            if self.draft is None or self.orphan is not None:
+                under_way = self._under_way
+                mine = None
+            else:
+                ticket = self._log_edits(self.draft, sync=sync)
+                under_way = mine = self._under_way = threading.Event()
+        if mine is None:
+            if under_way is not None:
+                under_way.wait()
+            return False
+        try:
+            ticket.wait()
+        finally:
+            mine.set()
+            if self._under_way is mine:
+                self._under_way = None
         return True
+
+    def _log_edits(self, draft: Draft, *, sync: bool) -> Ticket:
+        content = draft.compose()
+        name = draft.opening.name
+        write = intents.write(self.node, self.version, content, name, draft.mtime_ns, clear_suid=self.clear_suid)
+        ticket = self._parts.log.perform(self._noting(draft, content, write), sync=sync, wait=False)
+        draft.finish()
+        self.draft = None
+        self.clear_suid = False
+        self._saved_as = self.version = Version(ticket.op)
+        self.content = content
+        self.stale = True
+        self.refresh()
+        return ticket
 
     @staticmethod
     def _noting(draft: Draft, content: Content, build: Builder) -> Builder:

@@ -36,6 +36,8 @@ class Performer:
             built: list[Operation] = []
             try:
                 ticket = self._parts.log.perform(self._watching(build, built), sync=sync, wait=False)
+                if not sync:
+                    self.ledger.note(*nodes)
                 if wait:
                     ticket.wait()
             except NothingToDo:
@@ -47,8 +49,6 @@ class Performer:
                 continue
             finally:
                 self._handles.stale(nodes)
-            if not sync:
-                self.ledger.note(*nodes)
             return built[0]
 
     def _watching(self, build: Builder, built: list[Operation]) -> Builder:

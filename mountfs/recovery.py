@@ -16,11 +16,15 @@ import msgspec
 from gdah_volume.content import ChunkHash
 from gdah_volume.errors import GdahError
 from gdah_volume.ids import OpId
+from gdah_volume.operations import Operation, Write
 from mountfs import records
 from mountfs.drafts import Draft
 from mountfs.handles import Handles
 from mountfs.openfile import OpenFile, Parts
-from mountfs.records import LeftoverView
+from mountfs.records import LeftoverView, Saving
+
+Logged = Callable[[OpId], Operation | None]
+"""The operation that the mirror's log holds under an id."""
 
 log = logging.getLogger("mountfs.files")
 
@@ -40,12 +44,12 @@ def sealed_chunks(found: Iterable[LeftoverView]) -> Iterator[ChunkHash]:
             yield from (item.chunk.hash for item in sealed if item.chunk is not None)
 
 
-def restore(parts: Parts, handles: Handles, is_logged: Callable[[OpId], bool]) -> list[OpenFile]:
+def restore(parts: Parts, handles: Handles, logged: Logged) -> list[OpenFile]:
     """The files whose edits were not saved, in the table. Journals that hold nothing to save are finished."""
     found = []
     for leftover in parts.journals.leftovers():
         try:
-            file = _restored(parts, handles, leftover, is_logged)
+            file = _restored(parts, handles, leftover, logged)
         except (GdahError, msgspec.MsgspecError) as error:
             log.error("a journal of unsaved edits can not be read and is left alone: %s", error)  # noqa: TRY400
             continue
@@ -54,9 +58,7 @@ def restore(parts: Parts, handles: Handles, is_logged: Callable[[OpId], bool]) -
     return found
 
 
-def _restored(
-    parts: Parts, handles: Handles, leftover: LeftoverView, is_logged: Callable[[OpId], bool]
-) -> OpenFile | None:
+def _restored(parts: Parts, handles: Handles, leftover: LeftoverView, logged: Logged) -> OpenFile | None:
     first, *rest = leftover.records
     journal = leftover.journal
     if first.kind != records.OPENING:
@@ -64,6 +66,12 @@ def _restored(
         return None
     opening = records.unpack_opening(journal.read(first.at, first.length))
     draft = Draft(opening, journal, parts.journals, parts.cache, parts.log, leftover.mtime_ns)
+
+    def is_logged(saving: Saving) -> bool:
+        """An id alone proves nothing: of an operation that was announced and failed, the next one took it."""
+        found = logged(saving.op)
+        return isinstance(found, Write) and found.node == opening.node and found.content == saving.content
+
     if not draft.replay(rest, is_logged):
         draft.finish()
         return None

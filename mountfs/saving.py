@@ -38,13 +38,15 @@ class Saving:
 
     def save(self, file: OpenFile, *, sync: bool) -> bool:
         """False: there was nothing to save. Raises what stopped it; the edits are kept."""
-        if file.draft is None:
+        if file.draft is None and not file.is_being_saved:
             return False
         before, base, nameless = file.node, file.version, file.nameless
+        if not sync:
+            self._ledger.note(before)  # before it happens: an fsync that comes in between must not miss it
         with self._ledger.syncing(sync=sync):
             if not file.save(sync=sync):
                 return False
-        if not sync:
+        if not sync and file.node != before:
             self._ledger.note(file.node)
         for ino in list(file.inos):
             self._inodes.pages_follow(ino, base, file.version)
@@ -53,8 +55,8 @@ class Saving:
         return True
 
     def save_if_heavy(self, file: OpenFile) -> None:
-        """Edits that take too much memory are saved before their file is closed. Raises what stops that; the edits are
-        kept all the same."""
+        """Edits that take too much memory are saved before their file is closed. Raises what stops that; the
+        edits are kept all the same."""
         draft = file.draft
         count = 0 if draft is None else draft.extent_count
         if count < LOOK_EVERY_EXTENTS or count % LOOK_EVERY_EXTENTS:

@@ -101,7 +101,7 @@ class Device:
         self.fs = Filesystem(self.parts, self.space, lambda caller: frozenset())
         self.mirror.add_listener(self.fs.invalidation.on_changes)
         self.mirror.add_reload_listener(self.fs.invalidation.on_reload)
-        self.recovered = self.fs.recover(lambda op: self.mirror.replica.stamp_of(op) is not None)
+        self.recovered = self.fs.recover(self.mirror.replica.operation)
 
     @staticmethod
     def log_time_ns() -> int:

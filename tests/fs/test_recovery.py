@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gdah_volume.errors import NoSpace
 from gdah_volume.operations import Operation
 from mountfs import drafts, intents, records
 from mountfs.openfile import OpenFile
@@ -170,6 +171,28 @@ def test_edits_whose_operation_was_announced_but_not_logged_are_saved(
     assert device.recovered == 1
     assert read_file(target, b"a") == b"SECOND"
     assert target.listdir(b"") == [b"a"]
+
+
+def test_an_announced_id_that_another_operation_took_proves_nothing(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saving failed after it had been announced, the next operation got its id; then the kill."""
+    target = ObjectTarget(device)
+    write_file(target, b"a", b"first")
+    fd = target.open(b"a", RW)
+    target.pwrite(fd, b"SECOND", 0)
+
+    def full(*_: object, **__: object) -> None:
+        raise NoSpace("full")
+
+    monkeypatch.setattr(device.mirror.replica, "add_pending", full)
+    with pytest.raises(OSError, match="full"):
+        target.fsync(fd)
+    monkeypatch.undo()
+    target.mkdir(b"d")
+    target = killed(device)
+    assert device.recovered == 1
+    assert read_file(target, b"a") == b"SECOND"
 
 
 def test_edits_become_a_copy_when_the_base_has_moved_on(device: Device) -> None:
