@@ -14,11 +14,9 @@ the steering thread).
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gdah_volume.content import ChunkHash
 from gdah_volume.errors import GdahError, Unreachable, from_code
@@ -28,6 +26,7 @@ from gdah_volume.stamps import Stamp
 from gdah_volume.wire import SILENCE_LIMIT_S, Entry, Welcome
 from mountfs.changelog import ChangeLog
 from mountfs.feeding import Feeding, Snapshots
+from mountfs.mailbox import Fed, Mailbox, Stop
 from mountfs.mirror import Mirror
 from mountfs.pending import Record
 from mountfs.ports import ServerHealth, ServerLink
@@ -43,16 +42,6 @@ UNANSWERED_S = 0.7
 TICK_S = 0.05
 REVIEW_INTERVAL_S = 0.5
 HANDING_LIMIT_S = 2.0
-QUEUED_ENTRIES_MAX = 4096
-"""Fed and not yet applied; with more the link is not read, for a while."""
-BACKPRESSURE_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Fed:
-    link: ServerLink
-    entries: tuple[Entry, ...]
-    everywhere: int
 
 
 class Upstream:
@@ -76,9 +65,7 @@ class Upstream:
         self._servers: list[tuple[str, ServerHealth]] = []
         self._content = content
         self._monotonic = monotonic
-        self._posted: queue.SimpleQueue[Callable[[], None] | _Fed | None] = queue.SimpleQueue()
-        self._room = threading.Condition()
-        self._queued_entries = 0
+        self._mailbox = Mailbox()
         self._sessions = 0
         self._up: dict[str, tuple[ServerLink, Welcome]] = {}
         self._reviewed_at = float("-inf")
@@ -86,8 +73,8 @@ class Upstream:
         self._beats = threading.Condition()
         self._beat_count = 0
         self._caught_up = False
-        self._feeding = Feeding(mirror, changelog, snapshots, self._posted.put, lambda: self._session)
-        self.sending = Sending(mirror, changelog, uploads, self._posted.put, monotonic)
+        self._feeding = Feeding(mirror, changelog, snapshots, self._mailbox.post, lambda: self._session)
+        self.sending = Sending(mirror, changelog, uploads, self._mailbox.post, monotonic)
         changelog.set_sender(self.sending)
         self._thread = threading.Thread(target=self._steer, name="steering", daemon=True)
         self.choice: Choice = NO_CHOICE
@@ -103,7 +90,7 @@ class Upstream:
         self._thread.start()
 
     def stop(self) -> None:
-        self._posted.put(None)
+        self._mailbox.post(Stop())
         if self._thread.is_alive():
             self._thread.join(10.0)
 
@@ -138,16 +125,14 @@ class Upstream:
     # --- what links tell (ports.LinkEvents), in their threads
 
     def on_up(self, link: ServerLink, welcome: Welcome) -> None:
-        self._posted.put(lambda: self._came_up(link, welcome))
+        self._mailbox.post(lambda: self._came_up(link, welcome))
 
     def on_down(self, link: ServerLink, reason: str) -> None:
-        self._posted.put(lambda: self._went_down(link, reason))
+        self._mailbox.post(lambda: self._went_down(link, reason))
 
     def on_feed(self, link: ServerLink, entries: tuple[Entry, ...], everywhere: int, stable: Stamp) -> None:  # noqa: ARG002
-        with self._room:
-            self._room.wait_for(lambda: self._queued_entries <= QUEUED_ENTRIES_MAX, BACKPRESSURE_S)
-            self._queued_entries += len(entries)
-        self._posted.put(_Fed(link, entries, everywhere))
+        own = all(self._outbox.record(entry.op.id) is not None for entry in entries)
+        self._mailbox.fed(link, entries, everywhere, lazy=own)
 
     def on_ack(
         self,
@@ -165,16 +150,16 @@ class Upstream:
         self._outbox.acknowledge(op, copies, of)
         self.sending.answering = True
         if self._outbox.first_to_send() is not None:
-            self._posted.put(self.sending.pump_all)
+            self._mailbox.post(self.sending.pump_all)
 
     def on_refused(self, link: ServerLink, op: OpId, code: str, message: str) -> None:
         session = self._session
         if session is not None and session.link is link:
             session.answered_at = self._monotonic()
-            self._posted.put(lambda: self._refuse(op, from_code(code, message), session.number))
+            self._mailbox.post(lambda: self._refuse(op, from_code(code, message), session.number))
 
     def on_want(self, link: ServerLink, ids: tuple[OpId, ...]) -> None:
-        self._posted.put(lambda: self._wanted(link, ids))
+        self._mailbox.post(lambda: self._wanted(link, ids))
 
     def on_handed_over(self, link: ServerLink, head: int) -> None:  # noqa: ARG002
         session = self._session
@@ -182,67 +167,42 @@ class Upstream:
             session.answered_at = self._monotonic()
 
     def on_snapshot_needed(self, link: ServerLink, first: int) -> None:  # noqa: ARG002
-        self._posted.put(lambda: self._snapshot_needed(link))
+        self._mailbox.post(lambda: self._snapshot_needed(link))
 
     def on_beat(self, link: ServerLink) -> None:
         health = link.health
         figures = (health.everywhere, health.head, health.stable, bytes.fromhex(health.digest))
-        self._posted.put(lambda: self._beaten(link, *figures))
+        self._mailbox.post(lambda: self._beaten(link, *figures))
 
     # --- the steering thread
 
     def _steer(self) -> None:
         ticked_at = self._monotonic()
         while True:
-            try:
-                event = self._posted.get(timeout=TICK_S)
-            except queue.Empty:
-                event = self._tick
-            if event is None:
+            event = self._mailbox.take(TICK_S)
+            if isinstance(event, Stop):
                 return
             try:
-                while isinstance(event, _Fed):
-                    event = self._apply(event)
-                if event is None:
-                    return
-                event()
+                if isinstance(event, Fed):
+                    self._feed(event)
+                elif event is not None:
+                    event()
                 if self._monotonic() - ticked_at > TICK_S:
                     ticked_at = self._monotonic()
                     self._tick()
             except Exception as error:
-                # A fault of ours must not stop the mount from ever sending again: begin anew with a clean session.
+                # A fault of ours, or of this disk, must not stop the mount from ever sending again: begin anew.
                 log.exception("steering failed")
                 if self._session is not None:
                     self._session.link.drop(f"a fault of this mount: {error}")
 
-    def _apply(self, first: _Fed) -> Callable[[], None] | _Fed | None:
-        """Apply what was fed, together with what waits behind it from the same link; the next event."""
-        entries, everywhere = list(first.entries), first.everywhere
-        following: Callable[[], None] | _Fed | None = self._idle
-        while len(entries) < QUEUED_ENTRIES_MAX:
-            try:
-                following = self._posted.get_nowait()
-            except queue.Empty:
-                following = self._idle
-                break
-            if not isinstance(following, _Fed) or following.link is not first.link:
-                break
-            entries.extend(following.entries)
-            everywhere = following.everywhere
-            following = self._idle
-        self._feed(first.link, entries, everywhere)
-        with self._room:
-            self._queued_entries -= len(entries)
-            self._room.notify_all()
-        return following
-
-    def _idle(self) -> None:
-        pass
-
-    def _feed(self, link: ServerLink, entries: list[Entry], everywhere: int) -> None:
+    def _feed(self, fed: Fed) -> None:
         session = self._session
-        if session is not None and session.link is link:
-            self._feeding.feed(session, entries, everywhere)
+        try:
+            if session is not None and session.link is fed.link:
+                self._feeding.feed(session, fed.entries, fed.everywhere)
+        finally:
+            self._mailbox.applied(fed)
 
     def _beaten(self, link: ServerLink, everywhere: int, head: int, stable: Stamp, digest: bytes) -> None:
         session = self._session

@@ -66,7 +66,7 @@ class Syncing(RuleBasedStateMachine):
                     if not link.down:
                         assert reached.wait(30)
             steered = threading.Event()
-            self.upstream._posted.put(steered.set)
+            self.upstream._mailbox.post(steered.set)
             assert steered.wait(30)
 
     # --- programs
