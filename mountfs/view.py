@@ -12,6 +12,7 @@ Threading: any thread; one more while somebody listens (see `watching`).
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
@@ -35,6 +36,9 @@ from mountfs.watching import Watcher
 NEW_FILE_MODE = 0o644
 NEW_FOLDER_MODE = 0o755
 PIECE_BYTES = CHUNK_SIZE
+LOOK_S = 0.5
+NO_SERVER_S = 2.0
+"""Who asks to push or pull is told so soon that there is no server; a turn to another one takes less."""
 
 
 class MountedView:
@@ -241,17 +245,28 @@ class MountedView:
     # --- pull and push
 
     def pull(self, timeout_s: float = 10.0) -> str:
-        if not self._sync.upstream.wait_caught_up(timeout_s):
-            raise Unreachable(f"no server told within {timeout_s:.0f} s what is new; gdah status says why")
+        if not self._wait(self._sync.upstream.wait_caught_up, timeout_s):
+            raise Unreachable("no server tells what is new; gdah status says why")
         return "everything that the server has is here"
 
     def push(self, timeout_s: float = 30.0) -> str:
         with suppress(GdahError):  # an edit that can not be saved now is shown as such; the rest goes on
             self._filesystem.flush_all()
         log = self._sync.changelog
-        if not log.flush(timeout_s):
+        if not self._wait(log.flush, timeout_s):
             raise Unreachable(f"{log.pending_operations} changes are still only on this device; gdah status says why")
         return "everything is on a server"
+
+    def _wait(self, done: Callable[[float], bool], timeout_s: float) -> bool:
+        """Until it is done. False at the timeout, or when for NO_SERVER_S there was nobody to wait for."""
+        deadline = time.monotonic() + timeout_s
+        lonely_since: float | None = None
+        while not done(min(LOOK_S, max(0.0, deadline - time.monotonic()))):
+            now = time.monotonic()
+            lonely_since = None if self._sync.connected else lonely_since or now
+            if now >= deadline or (lonely_since is not None and now - lonely_since >= NO_SERVER_S):
+                return False
+        return True
 
     # --- events
 
