@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gdah_volume.content import Content
@@ -22,8 +22,9 @@ from gdah_volume.ids import LOST, ROOT, LinkId, NodeId, OpId, Version, author_of
 from gdah_volume.names import is_conflict
 from gdah_volume.operations import Create, Operation, Rename, Replaced, Rmdir, Unlink, Write
 from gdah_volume.replica import Replica
-from gdah_volume.rows import LinkRow, pack_content
+from gdah_volume.rows import LinkRow, Order, pack_content
 from gdah_volume.stamps import ZERO, Stamp
+from gdah_volume.undo import Touch, TouchIndex
 from tests.model.clients import Issued
 from tests.model.plain import PlainRows, State, fold_all
 from tests.model.rows import state_of
@@ -89,6 +90,28 @@ def check_any_order(replica: Replica, log: list[tuple[Operation, Stamp]], rng: r
         if rng.random() < 0.05:
             replica = Replica(replica.database)
     return replica
+
+
+class EverythingClashes(TouchIndex):
+    """Makes of the selective engine one that rolls back all that is later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.orders: set[Order] = set()
+
+    def add(self, order: Order, touched: Iterable[Touch]) -> None:
+        self.orders.add(order)
+        super().add(order, touched)
+
+    def remove(self, order: Order, touched: Iterable[Touch]) -> None:
+        self.orders.discard(order)
+        super().remove(order, touched)
+
+    def clashing(self, above: Order, touched: Iterable[Touch], below: Order | None = None) -> set[Order]:
+        return {order for order in self.orders if order > above and (below is None or order < below)}
+
+    def closing(self, above: Order, touched: Iterable[Touch], seen: dict[int, Order]) -> Iterator[Order]:
+        yield from self.clashing(above, touched)
 
 
 # --- 2: a tree --------------------------------------------------------------------------------------------

@@ -147,8 +147,31 @@ class Maker:
         return (word,)
 
 
-def steps(servers: int, clients: int) -> st.SearchStrategy[Step]:
-    """The same steps for Hypothesis: an early alternative is a simpler one."""
+@st.composite
+def programs(draw: st.DrawFn, servers: int = 2, clients: int = 2) -> Program:
+    """The same steps for Hypothesis, an early alternative being a simpler one: some things that everybody sees, then
+    episodes as those of `Maker`."""
+    making = st.one_of(*(_intent_strategy(word, bounds) for word, _, bounds in INTENTS if word in MAKING))
+    made = draw(st.lists(making, min_size=1, max_size=4))
+    common: list[Step] = [("do", 0, 0, "none", *intent) for intent in made]
+    common += [("pull", client, client, 1000) for client in range(clients)]
+    for episode in draw(st.lists(_episodes(servers, clients), min_size=2, max_size=12)):
+        common += episode
+    return common
+
+
+def _episodes(servers: int, clients: int) -> st.SearchStrategy[list[Step]]:
+    intent = st.one_of(*(_intent_strategy(word, bounds) for word, _, bounds in INTENTS))
+    issue = st.tuples(st.integers(0, clients - 1), intent).map(lambda found: ("issue", *_flatten(found)))
+    everybody = [("push", client, client, 1000, "none") for client in range(clients)]
+    return st.one_of(
+        intent.map(lambda wish: [("issue", client, *wish) for client in range(clients)]),
+        st.lists(issue, min_size=2, max_size=4).map(lambda apart: [*apart, *everybody]),
+        _steps(servers, clients).map(lambda step: [step]),
+    )
+
+
+def _steps(servers: int, clients: int) -> st.SearchStrategy[Step]:
     client, server = st.integers(0, clients - 1), st.integers(0, servers - 1)
     end = st.integers(0, servers + clients - 1)
     count = st.sampled_from((1000, 1, 2))
@@ -158,9 +181,10 @@ def steps(servers: int, clients: int) -> st.SearchStrategy[Step]:
     def flat(word: str, *parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
         return st.tuples(*parts).map(lambda found: (word, *_flatten(found)))
 
+    often = [flat("issue", client, intent), flat("do", client, server, fault, intent)]
     alternatives: list[st.SearchStrategy[Step]] = [
-        flat("issue", client, intent),
-        flat("do", client, server, fault, intent),
+        *often,
+        *often,
         flat("push", client, server, count, fault),
         flat("pull", client, server, count),
         flat("cut", end, end),
@@ -181,6 +205,8 @@ def steps(servers: int, clients: int) -> st.SearchStrategy[Step]:
 
 def _intent_strategy(word: str, bounds: tuple[int, int, int]) -> st.SearchStrategy[Step]:
     numbers = [st.integers(0, max(0, bound - 1)) for bound in bounds]
+    if word in CONTENT_AT:
+        numbers[CONTENT_AT[word]] = st.sampled_from((4, 1, 2, 0))
     return st.tuples(*numbers).map(lambda found: (word, *found))
 
 
