@@ -60,6 +60,8 @@ DIAL_TIMEOUT_S = 3.0
 """For each of: connecting, the upgrade, the welcome."""
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 1.0
+SETTLED_S = 5.0
+"""A connection that lived so long was a good one: after it the first backoff is the short one again."""
 SMOOTHING = 0.2
 ERROR_SMOOTHING = 0.3
 ERROR_DECAY = 0.97
@@ -116,14 +118,16 @@ class Dialler:
     def _run(self) -> None:
         backoff_s = BACKOFF_FIRST_S
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
                 self._converse()
-                backoff_s = BACKOFF_FIRST_S
             except (GdahError, OSError, WebSocketException) as error:
                 self._failed(str(error) or type(error).__name__)
             except Exception as error:
                 log.exception("link failed url=%s", self.url)
                 self._failed(f"a fault of this mount: {error}")
+            if time.monotonic() - began > SETTLED_S:
+                backoff_s = BACKOFF_FIRST_S
             self._stop.wait(backoff_s)
             backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
 

@@ -24,6 +24,8 @@ from mountfs.pending import Record, Ticket, named_in
 FLYING_MAX = 1024
 FLYING_MAX_BYTES = 16 << 20
 """Sent and unanswered; more wait here, so that a sender never has to wait for the server to read."""
+ASIDE_MAX = 64
+"""Writes that others may pass while their content travels."""
 HOLD_S = 0.5
 """After a refusal that time may mend (no room, content that is still missing) nothing is sent for so long."""
 VAIN_MAX = 20
@@ -48,6 +50,8 @@ class Outbox:
         self._queue: list[Record] = []
         """A heap by order of issue: what was refused comes back before what was issued after it."""
         self._held_until = 0.0
+        self._aside: dict[OpId, Record] = {}
+        """Writes whose large content is still on its way; in order of issue."""
         self._flying: dict[OpId, int] = {}
         """Sent in this session and unanswered -> bytes."""
         self._flying_bytes = 0
@@ -122,13 +126,30 @@ class Outbox:
         with self._lock:
             return self._first()
 
+    def aside(self) -> list[Record]:
+        with self._lock:
+            return list(self._aside.values())
+
+    def put_aside(self, record: Record) -> bool:
+        """Let others pass it while its content travels. False: they may not, and nothing is sent now.
+
+        Only a Write is passed, which is never strict, and only by operations on other nodes (`_first` sees to
+        that): they are the same whether they come before it or after it.
+        """
+        with self._lock:
+            if self._first() is not record or not isinstance(record.op, Write) or len(self._aside) >= ASIDE_MAX:
+                return False
+            heappop(self._queue)
+            self._aside[record.id] = record
+            return True
+
     def take(self, record: Record, session: int) -> Operation | None:
         """The first in the queue is sent now. None: it is not the first any more, or must wait, because it
         names something whose strict operation is unanswered: refused, that would leave this one meaning
         something else."""
         with self._lock:
             op = record.op
-            if op is None or self._first() is not record:
+            if op is None or (record.id not in self._aside and self._first() is not record):
                 return None
             if self._strict_out and not self._strict_out.isdisjoint(named_in(op)):
                 return None
@@ -137,7 +158,8 @@ class Outbox:
                 return None
             self._flying[record.id] = size
             self._flying_bytes += size
-            heappop(self._queue)
+            if self._aside.pop(record.id, None) is None:
+                heappop(self._queue)
             # Never strict when it may be logged elsewhere, nor while something before it is in doubt: refused here and
             # found there would be a contradiction.
             record.sent_strict = record.wants_strict and not record.told and not record.in_doubt and self._in_doubt == 0
@@ -159,6 +181,7 @@ class Outbox:
             self._flying.clear()
             self._flying_bytes = 0
             self._queue.clear()
+            self._aside.clear()
             self._held_until = 0.0
             for record in self._unacked.values():
                 self._set_doubt(record, record.in_doubt or record.tries > 0)
@@ -225,7 +248,7 @@ class Outbox:
     def park(self, record: Record, reason: str) -> None:
         """It cannot be sent as it is; those behind it go on."""
         with self._lock:
-            if self._first() is record:
+            if self._aside.pop(record.id, None) is None and self._first() is record:
                 heappop(self._queue)
             record.last_error = reason
             record.vain += 1
@@ -308,7 +331,12 @@ class Outbox:
             heappop(queue)
         if not queue or self._held_until > self._monotonic():
             return None
-        return queue[0]
+        first = queue[0]
+        if self._aside and first.op is not None:
+            nodes = {record.node for record in self._aside.values()}
+            if not nodes.isdisjoint(named_in(first.op)):
+                return None
+        return first
 
     def _answered(self, record: Record) -> Ticket | None:
         if record.acked:
@@ -324,6 +352,7 @@ class Outbox:
         return ticket
 
     def _landed(self, record: Record) -> None:
+        self._aside.pop(record.id, None)
         self._strict_out.discard(record.id)
         self._flying_bytes -= self._flying.pop(record.id, 0)
 

@@ -171,4 +171,5 @@ def named_in(op: Operation) -> tuple[str, ...]:
             return (op.link, op.node, op.rev)
         case Rename():
             replaced = op.replaces
-            return (op.link, op.node, op.parent) + ((replaced.link, replaced.rev) if replaced else ())
+            over = (replaced.link, replaced.rev, replaced.node) if replaced else ()
+            return (op.link, op.node, op.parent, *over)

@@ -98,7 +98,7 @@ class Sending:
         if not self.answering:
             return 0.0
         since = record.issued_at
-        if self._uploads.busy:
+        if record.session == 0 and self._uploads.busy:  # not sent yet: content travels before it
             since = max(since, self._uploads.progress_at)
         return since + GIVE_UP_S + record.content_bytes / CONTENT_BYTES_PER_S - self._monotonic()
 
@@ -123,26 +123,50 @@ class Sending:
     # --- with _pump_lock held
 
     def _send_ready(self, at_most: int) -> int:
-        """Send what can be sent now, in order; how many more this thread may."""
+        """Send what can be sent now; how many more this thread may.
+
+        In order of issue, but for Writes whose content is still travelling: `pump` is called when more of it
+        is there.
+        """
         session = self._session
         if session is None or not session.sends:
             return at_most
-        while at_most > 0 and (record := self._outbox.first_to_send()) is not None:
-            lacking = self._uploads.lacking(record.chunks)
-            if lacking:
-                failure = self._uploads.failure(lacking)
-                if failure is None:
-                    return at_most  # `pump` is called when one more is there
-                log.error("an operation cannot be sent op=%s reason=%s", record.id, failure)
-                self._outbox.park(record, str(failure))
-                continue
-            blobs = self._log.blobs_of(record)
-            op = self._outbox.take(record, session.number)
-            if op is None:
-                return at_most  # `pump` is called with the next answer
-            at_most -= 1
-            try:
-                session.link.submit(op, self._mirror.floor, blobs, strict=record.sent_strict, sync=record.sync)
-            except Unreachable:
-                return at_most  # `on_down` follows
+        for record in self._outbox.aside():
+            if at_most > 0 and not self._travelling(record) and not record.parked_until:
+                if not self._send(session, record):
+                    return at_most
+                at_most -= 1
+        while at_most > 0 and (record := self._outbox.first_to_send()) is not None:  # type: ignore[assignment]
+            if self._travelling(record):
+                if not self._outbox.put_aside(record):
+                    return at_most
+            elif not record.parked_until:
+                if not self._send(session, record):
+                    return at_most
+                at_most -= 1
         return at_most
+
+    def _travelling(self, record: Record) -> bool:
+        """Whether large content of it is still on its way. What will never arrive is parked."""
+        lacking = self._uploads.lacking(record.chunks)
+        if not lacking:
+            return False
+        failure = self._uploads.failure(lacking)
+        if failure is None:
+            return True
+        log.error("an operation cannot be sent op=%s reason=%s", record.id, failure)
+        self._outbox.park(record, str(failure))
+        return False
+
+    def _send(self, session: Session, record: Record) -> bool:
+        """False: it has to wait (`pump` is called with the next answer), or the link is down (`on_down`
+        follows)."""
+        blobs = self._log.blobs_of(record)
+        op = self._outbox.take(record, session.number)
+        if op is None:
+            return False
+        try:
+            session.link.submit(op, self._mirror.floor, blobs, strict=record.sent_strict, sync=record.sync)
+        except Unreachable:
+            return False
+        return True

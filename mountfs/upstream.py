@@ -190,11 +190,18 @@ class Upstream:
                 if self._monotonic() - ticked_at > TICK_S:
                     ticked_at = self._monotonic()
                     self._tick()
+            except GdahError as error:
+                log.warning("this device cannot follow the server now: %s", error)
+                self._give_up_session(str(error))
             except Exception as error:
-                # A fault of ours, or of this disk, must not stop the mount from ever sending again: begin anew.
+                # A fault of ours must not stop the mount from ever sending again: begin anew.
                 log.exception("steering failed")
-                if self._session is not None:
-                    self._session.link.drop(f"a fault of this mount: {error}")
+                self._give_up_session(f"a fault of this mount: {error}")
+
+    def _give_up_session(self, reason: str) -> None:
+        session = self._session
+        if session is not None:
+            session.link.drop(reason)
 
     def _feed(self, fed: Fed) -> None:
         session = self._session
@@ -216,7 +223,7 @@ class Upstream:
 
     def _came_up(self, link: ServerLink, welcome: Welcome) -> None:
         self._up[link.url] = (link, welcome)
-        self._members = max(self._members, len(welcome.members))
+        self._members = len(welcome.members)
         self._review()
 
     def _went_down(self, link: ServerLink, reason: str) -> None:
