@@ -91,6 +91,18 @@ class ChunkStore:
             raise HashMismatch(f"the bytes of chunk {name.hex()[:16]} do not match its name")
         self._store(name, data)
 
+    def put_checked(self, chunks: Iterable[tuple[ChunkHash, Bytes]]) -> None:
+        """Store small chunks whose names were checked already. Inside a transaction of the caller, under the
+        lock: no savepoint of its own, one statement for each."""
+        for name, data in chunks:
+            if not 0 < len(data) <= INLINE_MAX_BYTES:
+                raise BadMessage(f"a small chunk has 1 to {INLINE_MAX_BYTES} bytes")
+            self._database.execute("INSERT OR IGNORE INTO chunks (hash, data) VALUES (?, ?)", (name, bytes(data)))
+
+    def put_hashed(self, name: ChunkHash, data: Bytes) -> None:
+        """As `put_named`, for bytes that the caller has just hashed himself."""
+        self._store(name, data)
+
     def _store(self, name: ChunkHash, data: Bytes) -> None:
         size = len(data)
         if not 0 < size <= CHUNK_SIZE:

@@ -235,10 +235,10 @@ class ChangeLog:
         self.outbox.begin_session([r.id for r, stamp in stamps if stamp is not None and not stamp.is_pending])
         return self.outbox.acked()
 
-    def refused(self, op: OpId, error: GdahError, session: int) -> Verdict:
+    def refused(self, op: OpId, error: GdahError, session: int, *, hopeless: bool = False) -> Verdict:
         """A server did not log it: what becomes of it (see Outbox.judge)."""
         with self._mirror.lock:
-            verdict = self.outbox.judge(op, error, session)
+            verdict = self.outbox.judge(op, error, session, hopeless=hopeless)
             if verdict == "parked":
                 log.warning("no server takes an operation that must not be lost: op=%s error=%s", op, error)
             if verdict != "take back":

@@ -32,6 +32,8 @@ log = logging.getLogger("mountfs.dirty")
 FREE_CHECK_INTERVAL_S = 0.1
 FREE_CHECK_BYTES = 16 << 20
 """So much may be stored between two looks at the disk."""
+RECENT_MAX = 16
+"""Large chunks that stay in memory until others come."""
 METADATA_SHARE = 4
 """Operations without content may use the disk down to this part of the minimum that content leaves free."""
 
@@ -49,7 +51,8 @@ class Limits:
 class Store(Protocol):
     """Of ChunkStore, what is needed here."""
 
-    def put_named(self, name: ChunkHash, data: bytes | bytearray | memoryview) -> None: ...
+    def put_hashed(self, name: ChunkHash, data: bytes | memoryview) -> None: ...
+    def put_checked(self, chunks: Iterable[tuple[ChunkHash, bytes]]) -> None: ...
     def get(self, name: ChunkHash) -> bytes | None: ...
     def delete(self, name: ChunkHash) -> None: ...
     def delete_file(self, name: ChunkHash) -> bool: ...
@@ -91,6 +94,8 @@ class DirtyChunks:
         self._lock = threading.Lock()
         self._file_locks = [threading.Lock() for _ in range(16)]
         self._held: dict[ChunkHash, _Held] = {}
+        self._recent: dict[ChunkHash, bytes] = {}
+        """Large chunks of late, oldest first."""
         self._bytes = 0
         self._free_left = 0
         self._free_checked_at = float("-inf")
@@ -143,9 +148,18 @@ class DirtyChunks:
             self._hold(name, size, bytes(data))
             return name
         with self._file_lock(name):
-            self._store.put_named(name, data)
+            self._store.put_hashed(name, data)
             self._hold(name, size, None)
+        self._remember(name, data)
         return name
+
+    def _remember(self, name: ChunkHash, data: bytes | memoryview) -> None:
+        """It is about to be sent: not to be read from the disk, and hashed, once more."""
+        whole = bytes(data)
+        with self._lock:
+            self._recent[name] = whole
+            while len(self._recent) > RECENT_MAX:
+                del self._recent[next(iter(self._recent))]
 
     def _hold(self, name: ChunkHash, size: int, staged: bytes | None) -> None:
         with self._lock:
@@ -184,8 +198,7 @@ class DirtyChunks:
                     blobs.append(Blob(chunk.hash, held.staged))
                 elif held.size <= INLINE_MAX_BYTES:
                     whole = False
-        for blob in blobs:
-            self._store.put_named(blob.hash, blob.data)
+        self._store.put_checked((blob.hash, blob.data) for blob in blobs)
         return tuple(mine.values()), tuple(blobs) if whole else None
 
     def committed(self, chunks: Iterable[Chunk]) -> None:
@@ -236,6 +249,7 @@ class DirtyChunks:
             if held is None or held.loose > 0 or held.records > 0:
                 return False  # somebody stored or named the same bytes meanwhile
             del self._held[name]
+            self._recent.pop(name, None)
             self._bytes -= held.size
             return True
 
@@ -246,9 +260,9 @@ class DirtyChunks:
         held = self._held.get(name)
         if held is None:
             return None
-        staged = held.staged
-        if staged is not None:
-            return staged
+        known = held.staged or self._recent.get(name)
+        if known is not None:
+            return known
         try:
             return self._store.get(name)
         except HashMismatch as error:

@@ -198,7 +198,7 @@ class Outbox:
         if ticket is not None:
             ticket.poke()
 
-    def judge(self, op: OpId, error: GdahError, session: int) -> Verdict:
+    def judge(self, op: OpId, error: GdahError, session: int, *, hopeless: bool = False) -> Verdict:
         """A server did not log it. A strict one for which somebody still waits is taken back (the caller does
         it, then `taken_back`); any other is sent again, unless it was in vain too often: then those behind it
         go on."""
@@ -219,6 +219,8 @@ class Outbox:
             record.last_error = f"{error.code}: {error}"
             now = self._monotonic()
             record.vain += not isinstance(error, OutOfOrder | NoSpace | Unavailable)
+            if hopeless:
+                record.vain = max(record.vain, VAIN_MAX)
             if record.vain >= VAIN_MAX:
                 record.parked_until = now + min(PARK_S * 2 ** (record.vain - VAIN_MAX), PARK_MAX_S)
                 return "parked"

@@ -14,6 +14,7 @@ the steering thread).
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -21,14 +22,12 @@ from collections.abc import Callable
 from gdah_volume.content import ChunkHash
 from gdah_volume.errors import GdahError, Unreachable, from_code
 from gdah_volume.ids import OpId
-from gdah_volume.operations import chunks_in
 from gdah_volume.stamps import Stamp
 from gdah_volume.wire import SILENCE_LIMIT_S, Entry, Welcome
 from mountfs.changelog import ChangeLog
 from mountfs.feeding import Feeding, Snapshots
 from mountfs.mailbox import Fed, Mailbox, Stop
 from mountfs.mirror import Mirror
-from mountfs.pending import Record
 from mountfs.ports import ServerHealth, ServerLink
 from mountfs.sending import CONTENT_BYTES_PER_S, Sending
 from mountfs.servers import NO_CHOICE, Choice, Figures, choose
@@ -40,6 +39,7 @@ log = logging.getLogger("mountfs.upstream")
 UNANSWERED_S = 0.7
 """An operation without an answer for so long, while nothing else is answered: another server is asked."""
 TICK_S = 0.05
+_CHUNK_NAME = re.compile(r"\b[0-9a-f]{64}\b")
 REVIEW_INTERVAL_S = 0.5
 HANDING_LIMIT_S = 2.0
 
@@ -333,21 +333,17 @@ class Upstream:
     # --- refusals and time
 
     def _refuse(self, op: OpId, error: GdahError, session: int) -> None:
-        record = self._outbox.record(op)
-        verdict = self._log.refused(op, error, session)
-        if verdict == "held" and record is not None and error.code == "UnknownChunk":
-            self._bring_content(record)
+        lacking = _chunk_in(str(error)) if error.code == "UnknownChunk" else None
+        here = lacking is not None and self._content(lacking) is not None
+        verdict = self._log.refused(op, error, session, hopeless=lacking is not None and not here)
+        if verdict == "held" and lacking is not None:
+            # It said that it had it, or never needed it until now: it goes there again, also a small one.
+            self._uploads.forget([lacking])
+            self._uploads.push([lacking])
         if verdict == "parked" and self._session is not None:
             # On this connection the server takes nothing of ours that comes after it; on a new one it does.
-            self._session.link.drop(f"{op} was refused too often: {error}")
+            self._session.link.drop(f"{op} cannot be sent now: {error}")
         self.sending.pump_all()
-
-    def _bring_content(self, record: Record) -> None:
-        """The server lacks a chunk that the operation names: whatever this device has of it goes there."""
-        op = record.op
-        names = [chunk.hash for chunk in chunks_in(op)] if op is not None else []
-        self._uploads.forget(names)
-        self._uploads.push([name for name in names if self._content(name) is not None])
 
     def _tick(self) -> None:
         now = self._monotonic()
@@ -371,3 +367,9 @@ class Upstream:
         limit_s = UNANSWERED_S + oldest.content_bytes / CONTENT_BYTES_PER_S
         if now - max(oldest.sent_at, session.answered_at) > limit_s:
             session.link.drop(f"an operation was not answered for {limit_s:.1f} s")
+
+
+def _chunk_in(message: str) -> ChunkHash | None:
+    """The chunk that an error names."""
+    found = _CHUNK_NAME.search(message)
+    return None if found is None else ChunkHash(bytes.fromhex(found[0]))

@@ -182,7 +182,7 @@ def test_a_disk_that_fails_leaves_no_trace(world: World, monkeypatch: pytest.Mon
     def fail(*_: object) -> None:
         raise StorageFailed("as the test wants it")
 
-    monkeypatch.setattr(world.store, "put_named", fail)
+    monkeypatch.setattr(world.store, "put_checked", fail)
     with pytest.raises(StorageFailed):
         world.write("a", b"small")
     monkeypatch.undo()

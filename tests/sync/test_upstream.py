@@ -448,19 +448,48 @@ def test_content_of_what_is_not_everywhere_goes_to_the_next_server_too(setup: Se
     assert b.log == a.log
 
 
-def test_a_damaged_chunk_parks_its_operation_and_the_others_go_on(setup: Setup) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_damaged_chunk_parks_its_operation_and_the_others_go_on(setup: Setup, restarted: bool) -> None:
     setup.world.create("a")
     setup.world.write("a", LARGE)
     setup.world.create("b")
     path = setup.world.store.path_of(hash_of(LARGE))
     assert path is not None
     path.write_bytes(b"rot" * 30_000)
-    setup.connect(0)
-    eventually(lambda: len(setup.servers[0].log) == 2)
+    setup.world.dirty._recent.clear()
+    if restarted:
+        setup.restart()
+    a = setup.servers[0]
+    a.connect(setup.upstream)
+    eventually(lambda: a.link or a.connect(setup.upstream), what="the mount dials again")
+
+    def others_are_there() -> bool:
+        if a.link is None:
+            a.connect(setup.upstream)
+        return len(a.log) == 2
+
+    eventually(others_are_there)
     (left,) = setup.world.log.outbox.unacked()
     eventually(lambda: left.last_error)
-    assert "not readable" in (left.last_error or "")
+    assert hash_of(LARGE).hex()[:16] in (left.last_error or "")
     assert setup.world.log.outbox.next_try_at > 0
+
+
+def test_content_that_only_another_server_lacks_is_brought_from_here(setup: Setup) -> None:
+    """A clean chunk that is named again: the server in use has never got it."""
+    a = setup.servers[0]
+    setup.connect(0)
+    setup.world.create("a")
+    setup.world.write("a", b"small")
+    a.beat()
+    eventually(lambda: setup.world.adopted)
+    del a.chunks[hash_of(b"small")]
+    setup.upstream._content = setup.world.adopted.get  # as the cache does
+    setup.uploads._read = setup.upstream._content
+    setup.world.create("b")
+    setup.world.copy("a", "b")
+    setup.answered()
+    assert a.chunks[hash_of(b"small")] == b"small"
 
 
 # --- restarts

@@ -59,6 +59,26 @@ class Programs:
 
         return self.log.perform(build, wait=wait, sync=sync)
 
+    def copy(self, name: str, to: str) -> Ticket:
+        """The content of one file into another, without storing it again."""
+
+        def build(op: OpId, time_ns: int) -> Operation:
+            tree = self.mirror.tree
+            source, target = tree.lookup(ROOT, name.encode()), tree.lookup(ROOT, to.encode())
+            assert source is not None
+            assert target is not None
+            return Write(
+                id=op,
+                time_ns=time_ns,
+                node=target.node,
+                base=tree.seen_version(target.node),
+                content=tree.node(source.node).content,
+                name=to.encode(),
+                mtime_ns=time_ns,
+            )
+
+        return self.log.perform(build)
+
     def unlink(self, name: str, *, wait: bool = True) -> Ticket:
         def build(op: OpId, time_ns: int) -> Operation:
             tree = self.mirror.tree
