@@ -90,6 +90,8 @@ class Application:
         self._credentials = Credentials(config.token, tls)
         self._transfer = PeerTransfer(config.token, tls if tls is not None else True, self._folder.spool)
         self._databases: list[Database] = []
+        self._folders: dict[str, Database] = {}
+        """A connection for each volume on which its write-ahead log is folded back."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.volumes: dict[str, Volume] = {name: self._open(name) for name in config.volumes}
         self.app = self._build()
@@ -98,6 +100,10 @@ class Application:
         folder = self._folder.of(name)
         database = Database(folder / "volume.db")
         self._databases.append(database)
+        # The write-ahead log is folded back by `upkeep`, beside the writer: inside a commit it would stop the loop.
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        self._folders[name] = Database(folder / "volume.db")
+        self._databases.append(self._folders[name])
         lock = threading.RLock()
         reader = database.reader()
         self._databases.append(reader)
@@ -153,6 +159,7 @@ class Application:
             upkeep = Upkeep(
                 volume,
                 self._folder.of(VolumeName(name)),
+                self._folders[name],
                 min_free_bytes=self.config.min_free_bytes,
                 log_retention_days=self.config.log_retention_days,
             )

@@ -127,7 +127,7 @@ class LaneConversation:
         hello = self._hello
         if hello is not None and hello.server is not None and self._subscription is not None:
             now = self.volume.monotonic()
-            silent = now - self._last_heard > SILENCE_LIMIT_S and not self.volume.stood_still(now)
+            silent = now - self._last_heard > SILENCE_LIMIT_S and self.volume.hears(now)
             reason = "it fell silent" if silent else str(self._reason or "it closed its lane to us")
             self.volume.replication.feed_closed(hello.server, reason, self.volume.monotonic(), gone=silent)
 
@@ -152,8 +152,9 @@ class LaneConversation:
         while not self._end.is_set():
             peer = self.is_peer
             limit = SILENCE_LIMIT_S if peer else MOUNT_SILENCE_S
-            silent_s = self.volume.monotonic() - self._last_heard
-            if self._room.is_set() and silent_s > limit:
+            now = self.volume.monotonic()
+            silent_s = now - self._last_heard
+            if self._room.is_set() and silent_s > limit and self.volume.hears(now):
                 self._reason = Unreachable(f"nothing heard for {silent_s:.1f} s")
                 return
             if self._outlet.is_stuck():
@@ -324,9 +325,10 @@ class LaneConversation:
             stream=self._stream,
             giver=self._hello.server,
         )
-        self._unanswered += 1
-        if self._unanswered >= ON_THE_WAY_MAX and submission.giver is None:
-            self._room.clear()  # a peer's beats must be read, and its own mounts are bounded there
+        if submission.giver is None:
+            self._unanswered += 1
+        if self._unanswered >= ON_THE_WAY_MAX:  # of a mount: a peer's beats must be read, its mounts are bounded there
+            self._room.clear()
         if submission.giver is None and len(chunks_in(message.op)) > len(message.blobs):
             await self._submit_checked(submission)
         else:
@@ -352,7 +354,8 @@ class LaneConversation:
             self.volume.submit(submission)  # known, or its content came in this moment
 
     def answer(self, message: Ack | Refused) -> None:
-        self._unanswered -= 1
+        if not self.is_peer:
+            self._unanswered -= 1
         if self._unanswered < ON_THE_WAY_MAX // 2:
             self._room.set()
         if isinstance(message, Refused):

@@ -17,6 +17,8 @@ from storage_server.volume_store import VolumeStore
 from storage_server.wanted import WantedChunks
 from storage_server.writer import Job, Writer
 
+SMALL_ENTRIES = 2
+
 
 class Incoming:
     def __init__(
@@ -33,12 +35,14 @@ class Incoming:
         self._wanted = wanted
         self._lanes = lanes
         self._monotonic = monotonic
+        self._unsaid: dict[ServerId, int] = {}
         self.skipped: list[OpId] = []
         """Operations that our code could not apply."""
 
     def feed(self, server: ServerId, epoch: Epoch, message: Feed, applied: Callable[[], None]) -> None:
         """A batch of a peer's log; `applied` is called when it is in ours, and the peer told when we hold it."""
         entries = [self._with_content(entry) for entry in message.entries]
+        passed = [entry.op.id for entry in entries if self._replication.passed_on(entry.op.id) is not None]
         position, last = (entries[-1].position, str(entries[-1].op.id)) if entries else (0, "")
         if message.up_to > position:
             position, last = message.up_to, message.last
@@ -62,12 +66,14 @@ class Incoming:
 
         def finish(result: Any) -> None:
             if isinstance(result, Applied):
-                self._applied(server, position, result)
+                if passed:
+                    self._replication.came_back(server, passed, self._monotonic())
+                self._applied(server, position, result, is_waited_for=len(passed) < len(entries))
                 applied()
             else:
                 self._drop_lane(server, f"its log cannot be stored here: {result}")
 
-        self._writer.submit(Job(all_at_once, done, sync))
+        self._writer.submit(Job(all_at_once, done, sync, is_small=len(entries) <= SMALL_ENTRIES))
 
     def _with_content(self, entry: Entry) -> Entry:
         """Of what we passed on ourselves only the stamp comes back; the content is here."""
@@ -78,11 +84,21 @@ class Incoming:
             return entry
         return Entry(entry.position, entry.stamp, entry.op, submission.blobs, entry.sync)
 
-    def _applied(self, server: ServerId, position: int, result: Applied) -> None:
+    def _applied(self, server: ServerId, position: int, result: Applied, *, is_waited_for: bool) -> None:
         self._wanted.add(result.missing)
         self.skipped.extend(result.skipped)
         self._replication.applied(server, position, self._monotonic())
-        self.say_held(server, position)
+        if is_waited_for:
+            self._unsaid.pop(server, None)
+            self.say_held(server, position)
+        else:
+            self._unsaid[server] = position
+
+    def say_what_is_held(self) -> None:
+        """Now and then: of what we passed on ourselves nobody waits to hear that we hold it."""
+        unsaid, self._unsaid = self._unsaid, {}
+        for server, position in unsaid.items():
+            self.say_held(server, position)
 
     def say_held(self, server: ServerId, position: int) -> None:
         """Tell a peer that its log is here up to `position`, as soon as the content is."""

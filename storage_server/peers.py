@@ -247,11 +247,10 @@ class PeerLink:
             now = volume.monotonic()
             if self._dropped.is_set():
                 raise _Lost(self._reason)
-            if volume.stood_still(now):
-                raise _Lost("this server stood still")
-            if self._reads and now - self._last_heard > SILENCE_LIMIT_S:
+            judges = self._reads and volume.hears(now)
+            if judges and now - self._last_heard > SILENCE_LIMIT_S:
                 raise _Lost(f"silent for {now - self._last_heard:.1f} s", gone=True)
-            if self._reads and now - self._last_echo > UNHEARD_LIMIT_S:
+            if judges and now - self._last_echo > UNHEARD_LIMIT_S:
                 raise _Lost(f"it has not heard us for {now - self._last_echo:.1f} s", gone=True)
             self.beat_now()
             try:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from gdah_volume.content import ChunkHash
 from gdah_volume.errors import GdahError
 from gdah_volume.ids import Epoch, OpId, ServerId, VolumeName
-from gdah_volume.operations import Operation
+from gdah_volume.operations import Operation, chunks_in
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import Ack, Blob, Entry, Refused
 
@@ -46,14 +46,21 @@ class Submission:
     doubt: bool = False
     serial: int = 0
 
+    @property
+    def is_whole(self) -> bool:
+        """All its content is in it. Between servers the feed that brings it back is then its acknowledgement."""
+        return len(chunks_in(self.op)) <= len(self.blobs)
+
 
 @dataclass(frozen=True, slots=True)
 class Stamped:
-    """A submission is in the log. `missing`: chunks that it names and that are not here."""
+    """A submission is in the log. `missing`: chunks that it names and that are not here. `is_new`: it came into the log
+    by this, so every feed tells of it."""
 
     stamp: Stamp
     position: int
     missing: tuple[ChunkHash, ...] = ()
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +153,6 @@ class ChunkSource(Protocol):
 class Conversation(Protocol):
     """A connection that somebody dialled to us."""
 
-    @property
-    def is_peer(self) -> bool: ...
     def drop(self, error: GdahError) -> None: ...
 
 

@@ -264,6 +264,13 @@ class Replication:
         passed = self._passed.get(op)
         return passed.submissions[0] if passed else None
 
+    def came_back(self, server: ServerId, ops: Iterable[OpId], now: float) -> None:
+        """The feed of a peer brought them, so they are in its log; with their content if they came whole."""
+        for op in ops:
+            passed = self._passed.get(op)
+            if passed is not None and passed.submissions[0].is_whole:
+                self.peer_acked(server, op, 1, now)
+
     def peer_acked(self, server: ServerId, op: OpId, copies: int, now: float) -> None:
         passed = self._passed.get(op)
         if passed is not None and passed.server == server:
@@ -392,7 +399,8 @@ class Replication:
         waiting = Waiting(stamped.position, submission.serial, submission, stamped.stamp, exempt, now)
         if submission.giver is not None:
             # A peer counts the copies itself: it only asks whether ours is here, with its content.
-            self._acknowledge(waiting, 0 if stamped.missing else 1)
+            if not (stamped.is_new and submission.is_whole):
+                self._acknowledge(waiting, 0 if stamped.missing else 1)
         elif self._copies.is_complete(waiting):
             self._acknowledge(waiting, self._copies.count(waiting))
         else:
@@ -456,6 +464,14 @@ class Replication:
         if oldest is not None and peer.held < oldest.position and now - max(peer.held_at, oldest.at) > WAIT_LIMIT_S:
             peer.retry_held = oldest.position
             self._demote(peer, "it did not store our log in time", now)
+
+    def shift(self, seconds: float) -> None:
+        """This process did not run for so long: nobody else is late for that."""
+        for peer in self.peers.values():
+            peer.asked_at += seconds
+            peer.held_at += seconds
+            if peer.wait_until is not None:
+                peer.wait_until += seconds
 
     @property
     def waiting(self) -> int:

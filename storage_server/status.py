@@ -64,6 +64,7 @@ def _peer(volume: Volume, peer: Peer) -> dict[str, Any]:
         "operations": peer.operations,
         "digest": peer.digest.hex(),
         "last_error": error,
+        "last_trouble": peer.last_error,
         "trouble": peer.trouble,
     }
 

@@ -11,6 +11,7 @@ import shutil
 import time
 from pathlib import Path
 
+from gdah_volume.database import Database
 from gdah_volume.errors import GdahError, StorageFailed
 from gdah_volume.wire import BEAT_INTERVAL_S
 from storage_server.volumes import Volume
@@ -23,13 +24,22 @@ DISK_EVERY_S = 1.0
 FLUSH_EVERY_S = 5.0
 """What nobody asked to sync is on the disk after so long all the same."""
 PRUNE_EVERY_S = 3600.0
+FOLD_EVERY_S = 10.0
+FOLD_ENTRIES = 2000
+"""After so many entries (some 16 MiB with small files), or a while after a few, the write-ahead log is folded back."""
 DAY_NS = 86_400 * 1_000_000_000
 
 
 class Upkeep:
-    def __init__(self, volume: Volume, folder: Path, *, min_free_bytes: int, log_retention_days: float) -> None:
+    def __init__(
+        self, volume: Volume, folder: Path, database: Database, *, min_free_bytes: int, log_retention_days: float
+    ) -> None:
+        """`database`: a connection of our own, to fold the write-ahead log back beside the writer."""
         self._volume = volume
         self._folder = folder
+        self._database = database
+        self._folding = False
+        self._folded_head = volume.figures.head
         self._min_free_bytes = min_free_bytes
         self._retention_ns = int(log_retention_days * DAY_NS)
         self._due: dict[str, float] = {}
@@ -46,11 +56,10 @@ class Upkeep:
             await asyncio.sleep(TICK_S)
             now = volume.monotonic()
             if volume.stood_still(now):
-                # Stopped, or starved: what we believe of the others is old. Meet them again, through the barrier.
-                gap_s = now - volume.last_tick
-                log.warning("volume %s: this server stood still for %.1f s", volume.name, gap_s)
-                volume.last_tick = now
-                volume.meet_again(f"this server stood still for {gap_s:.1f} s")
+                # Stopped, or starved. Leases are over, so nothing is stamped before the others are heard; whoever gave
+                # us up has closed its lanes. We only must not take for their silence what was ours.
+                log.warning("volume %s: this server stood still for %.1f s", volume.name, now - volume.last_tick)
+                volume.has_stood_still(now)
             volume.last_tick = now
             volume.replication.tick(now)
             self._now_and_then(now)
@@ -64,11 +73,15 @@ class Upkeep:
     def _now_and_then(self, now: float) -> None:
         if self._is_due("promise", BEAT_INTERVAL_S, now):
             self._volume.feeds.tell_peers()
+            self._volume.incoming.say_what_is_held()
             self._promise()
         if self._is_due("stabilise", STABILISE_EVERY_S, now):
             self._stabilise()
         if self._is_due("disk", DISK_EVERY_S, now):
             self._begin(self._look_at_disk())
+        new = self._volume.figures.head - self._folded_head
+        if not self._folding and (new >= FOLD_ENTRIES or (new and self._is_due("fold", FOLD_EVERY_S, now))):
+            self._begin(self._fold_log())
         if self._is_due("flush", FLUSH_EVERY_S, now) and self._volume.figures.head != self._flushed_head:
             self._begin(self._flush())
         if self._is_due("prune", PRUNE_EVERY_S, now):
@@ -112,6 +125,19 @@ class Upkeep:
             volume.disk_full(f"{usage.free >> 20} MiB free, less than --min-free {self._min_free_bytes >> 20} MiB")
         else:
             volume.disk_has_room()
+
+    async def _fold_log(self) -> None:
+        """Most of it here; the rest, a moment's work, in the writer, so that the log begins anew."""
+        self._folding = True
+        self._folded_head = self._volume.figures.head
+        try:
+            await asyncio.to_thread(self._database.checkpoint)
+            self._volume.writer.fold_soon()
+            await self._volume.do(lambda store: None)  # noqa: ARG005
+        except GdahError as error:
+            log.warning("volume %s: its write-ahead log could not be folded back: %s", self._volume.name, error)
+        finally:
+            self._folding = False
 
     async def _flush(self) -> None:
         """Larger files first, outside of the writer; then the log, which is short by now."""

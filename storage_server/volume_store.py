@@ -102,20 +102,26 @@ class VolumeStore:
         known = self.replica.stamp_of(op.id)
         if known is not None:
             self._check_same(op)
+            check_blobs(op, submission.blobs)
             return Stamped(known, self.replica.head, self._store_content(op, submission.blobs, known=True))
         if self._monotonic() >= valid_until:
             raise StaleLease
         try:
             result = self._stamp_new(submission, strict=strict)
         except GdahError as error:
-            if submission.stream and (not isinstance(error, FileSystemError) or isinstance(error, NoSpace)):
-                # Its author will send it again; what follows it must not overtake it.
-                if len(self._broken) >= BROKEN_MAX:
-                    self._broken.clear()
-                self._broken[key] = sequence_of(op.id)
+            if not isinstance(error, FileSystemError) or isinstance(error, NoSpace):
+                self.will_come_again(submission)
             raise
         self._broken.pop(key, None)
         return result
+
+    def will_come_again(self, submission: Submission) -> None:
+        """It was refused, and its author will send it again: what follows it must not overtake it."""
+        if submission.stream:
+            if len(self._broken) >= BROKEN_MAX:
+                self._broken.clear()
+            op = submission.op.id
+            self._broken[(submission.stream, author_of(op))] = sequence_of(op)
 
     def _stamp_new(self, submission: Submission, *, strict: bool) -> Stamped:
         op = submission.op
@@ -137,7 +143,7 @@ class VolumeStore:
         if head > before:
             entry = Entry(head, stamp, op, submission.blobs, submission.sync)
             self.published.append(Published(entry, giver=submission.giver))
-        return Stamped(stamp, head, missing)
+        return Stamped(stamp, head, missing, is_new=head > before)
 
     def _floor(self, floor: Stamp) -> int:
         """What a client says it has seen counts if it can be: a clock is never trusted far ahead of our own."""
@@ -173,15 +179,18 @@ class VolumeStore:
         return set(chunks).difference(base.chunks)
 
     def _store_content(self, op: Operation, blobs: Sequence[Blob], *, known: bool = False) -> tuple[ChunkHash, ...]:
-        """Store what came with it; returns the chunks that are not here, which are wanted from now on."""
+        """Store what came with it, checked; returns the chunks that are not here, which are wanted from now on."""
         chunks = chunks_in(op)
         if not chunks:
             return ()
-        for blob in blobs:
-            if not (known and self.chunks.has(blob.hash)):
-                self.chunks.put_named(blob.hash, blob.data)
+        new = [(blob.hash, blob.data) for blob in blobs if not (known and self.chunks.has(blob.hash))]
+        if new:
+            self.chunks.put_checked(new)
         brought = {blob.hash for blob in blobs}
-        missing = self.chunks.missing([chunk.hash for chunk in chunks if chunk.hash not in brought])
+        others = [chunk.hash for chunk in chunks if chunk.hash not in brought]
+        if not others:
+            return ()
+        missing = self.chunks.missing(others)
         self.want_chunks(missing)
         return tuple(missing)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from typing import Any, TypeVar
 
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import ChunkHash
-from gdah_volume.errors import GdahError, NoSpace, StorageFailed, Unreachable
+from gdah_volume.errors import GdahError, NoSpace, StorageFailed
 from gdah_volume.ids import Author, Epoch, ServerId, VolumeName, new_author, new_client_id
 from gdah_volume.stamps import ZERO, Stamp
-from gdah_volume.wire import PROTOCOL, Beat, Entry, Submit, Welcome, encode
+from gdah_volume.wire import PROTOCOL, SILENCE_LIMIT_S, Beat, Entry, Submit, Welcome, encode
 from storage_server.feeds import Feeds, Subscription
 from storage_server.incoming import Incoming
 from storage_server.membership import Membership, News
@@ -75,9 +76,11 @@ class Volume:
         self.dial: Callable[[str], None] = lambda _url: None
         """Set by the edge that dials peers."""
         self.last_tick = monotonic()
+        self._deaf_until = 0.0
         self._source = source
         self._store = parts.store
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
         self._fatal = fatal
         self.writer = Writer(parts.name, parts.store, self._deliver, self._failed, parts.lock)
         self.replication = Replication(self.server, self, monotonic())
@@ -93,6 +96,7 @@ class Volume:
     def start(self) -> None:
         """From within the running event loop."""
         self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
         now = self.monotonic()
         for server, url in self.membership.urls.items():
             self.replication.member(server, url, now)
@@ -123,10 +127,14 @@ class Volume:
 
     def _deliver(self, outcome: Outcome) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._on_outcome, outcome)
+        if threading.get_ident() == self._loop_thread:
+            self._loop.call_soon(self._on_outcome, outcome)
+        else:
+            self._loop.call_soon_threadsafe(self._on_outcome, outcome)
 
     def _on_outcome(self, outcome: Outcome) -> None:
         now = self.monotonic()
+        self.writer.delivered(outcome)
         self.figures = outcome.figures
         self.replication.head = outcome.figures.head
         if outcome.published:
@@ -188,6 +196,7 @@ class Volume:
                 lambda store: store.stamp(submission, strict=strict, valid_until=valid_until),
                 sync=submission.sync,
                 submission=submission,
+                is_small=self.replication.waiting <= 1,  # of many, batches in the writer's thread are worth more
             )
         )
 
@@ -348,16 +357,18 @@ class Volume:
         for link in list(self.links.values()):
             link.drop(reason)
 
-    def meet_again(self, reason: str) -> None:
-        """Drop the lanes of peers, both ways; mounts stay."""
-        for conversation in list(self.conversations):
-            if conversation.is_peer:
-                conversation.drop(Unreachable(reason))
-        self.reset_links(reason)
-
     def stood_still(self, now: float) -> bool:
         """Whether this process did not run for a while: then silence says nothing about others."""
         return now - self.last_tick > STILL_LIMIT_S
+
+    def has_stood_still(self, now: float) -> None:
+        """Everybody gets time to be heard again."""
+        self._deaf_until = now + SILENCE_LIMIT_S
+        self.replication.shift(now - self.last_tick)
+
+    def hears(self, now: float) -> bool:
+        """Whether silence means something."""
+        return now >= self._deaf_until and not self.stood_still(now)
 
     # --- signs of life
 

@@ -5,8 +5,8 @@ and harms no other: the batch is rolled back and its jobs run again one by one. 
 (NoSpace) and the server lives on; any other failure of the disk (StorageFailed) ends the server: nothing is told then,
 nothing is tried again.
 
-Threading: `submit` from any thread; `run` of a job in the writer's thread inside a transaction; `deliver` is called in
-the writer's thread, after the commit, once a batch.
+Threading: `submit` and `delivered` on the event loop; `run` of a job, inside a transaction, and then `deliver`, once a
+batch, in the writer's thread or, of a single small job, within `submit`. One at a time: both hold the lock.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Job:
     done: Callable[[Any], None] | None = None
     sync: bool = False
     submission: Submission | None = None
+    is_small: bool = False
+    """Takes less than a millisecond and no fsync, so that it may run in the event loop's thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Writer:
         self._failed = failed
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name=f"writer-{name}", daemon=True)
+        self._out = 0
+        self._fold = False
         self.busy_s = 0.0
         """Time spent in batches, ever; for the load figure."""
 
@@ -76,11 +80,29 @@ class Writer:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        self._queue.put(job)
+        """From the event loop. When nothing is under way a small job is done at once in the caller's thread: that saves
+        two wakings of threads. Its outcome is delivered like any other."""
+        self._out += 1
+        if self._out == 1 and job.is_small and not job.sync and self._lock.acquire(blocking=False):
+            try:
+                self._timed(job, alone=True)
+            finally:
+                self._lock.release()
+        else:
+            self._queue.put(job)
+
+    def fold_soon(self) -> None:
+        """Fold the rest of the write-ahead log back after the next batch in the writer's thread."""
+        self._fold = True
+
+    def delivered(self, outcome: Outcome) -> None:
+        """The event loop has taken it."""
+        self._out -= len(outcome.results)
 
     @property
     def queued(self) -> int:
-        return self._queue.qsize()
+        """Jobs whose outcome has not been taken yet."""
+        return self._out
 
     def stop(self, timeout_s: float = 10.0) -> bool:
         """Finish what is queued, then end; False if it did not in time."""
@@ -93,14 +115,30 @@ class Writer:
             job = self._queue.get()
             if job is None:
                 return
-            started = time.monotonic()
             with self._lock:
-                last = not self._batch(job, started)
-            self.busy_s += time.monotonic() - started
-            if last:
+                goes_on = self._timed(job)
+                if goes_on and self._fold:
+                    goes_on = self._fold_now()
+            if not goes_on:
                 return
 
-    def _batch(self, first: Job, started: float) -> bool:
+    def _fold_now(self) -> bool:
+        """False: the disk failed."""
+        self._fold = False
+        try:
+            self._store.database.checkpoint()
+        except Exception as error:  # noqa: BLE001 - busy is no exception here: what is one comes from the disk
+            self._failed(StorageFailed(f"the write-ahead log cannot be folded back: {error}"))
+            return False
+        return True
+
+    def _timed(self, job: Job, *, alone: bool = False) -> bool:
+        started = time.monotonic()
+        goes_on = self._batch(job, started, alone=alone)
+        self.busy_s += time.monotonic() - started
+        return goes_on
+
+    def _batch(self, first: Job, started: float, *, alone: bool) -> bool:
         """False: it is the last one."""
         jobs: list[Job] = []
         results: list[Any] = []
@@ -112,7 +150,7 @@ class Writer:
                     while job is not None:
                         jobs.append(job)
                         results.append(self._run(job))
-                        if len(jobs) >= BATCH_MAX_JOBS or time.monotonic() - started > BATCH_MAX_S:
+                        if alone or len(jobs) >= BATCH_MAX_JOBS or time.monotonic() - started > BATCH_MAX_S:
                             break
                         job, ended = self._next()
                     self._sync_before_commit(jobs)
@@ -162,6 +200,8 @@ class Writer:
         except StorageFailed:
             raise
         except GdahError as error:
+            if job.submission is not None and isinstance(error, NoSpace):
+                self._store.will_come_again(job.submission)
             return error
         except Exception as error:
             log.exception("a job of the writer failed")

@@ -6,8 +6,10 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 
+from gdah_volume.content import Chunk, ChunkHash, Content
 from gdah_volume.errors import Exists, NoSpace
 from gdah_volume.ids import Author, Epoch, ServerId, op_id
 from gdah_volume.operations import Attrs, Create
@@ -18,6 +20,7 @@ from storage_server.ports import Published, StaleLease, Stamped, Submission
 from storage_server.replication import FOREVER, Replication
 
 A, B, C = ServerId("a"), ServerId("b"), ServerId("c")
+LARGE = Content(100_000, (Chunk(0, ChunkHash(b"h" * 32), 100_000),))
 AUTHOR = Author("tester-abcdef-abcd")
 _numbers = itertools.count(1)
 
@@ -105,10 +108,16 @@ class World:
         self.it.published([Published(Entry(position, stamp, submission.op), **named)], self.now)
         self.it.stamped([(submission, Stamped(stamp, position))], self.now)
 
+    def fed_alone(self, submission: Submission, position: int, by: ServerId) -> None:
+        """The feed brings it, but its content is on another way: only an Ack can say that it is there."""
+        submission.op = msgspec.structs.replace(submission.op, kind="file", content=LARGE)
+        self.fed(submission, position, by)
+
     def fed(self, submission: Submission, position: int, by: ServerId) -> None:
         """The feed of a peer brings it."""
         stamp = Stamp(position * 10, by)
         self.it.published([Published(Entry(position, stamp, submission.op), origin=by)], self.now)
+        self.it.came_back(by, [submission.op.id], self.now)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -147,17 +156,28 @@ def test_the_other_passes_on_and_answers_when_it_has_it_too() -> None:
     assert world.deeds.stamped == []
     assert world.deeds.passed == [(A, submission, True)]
     world.fed(submission, 1, by=A)
+    assert isinstance(world.last, Ack)
+    assert (world.last.copies, world.last.of, world.last.stamp.server) == (2, 2, A)
+    world.it.peer_acked(A, submission.op.id, 1, world.now)
+    assert len(world.mount.answers) == 1
+
+
+def test_with_larger_content_it_waits_until_that_is_there_too() -> None:
+    world = World(B, A)
+    world.join(A)
+    submission = world.submit()
+    world.fed_alone(submission, 1, by=A)
     assert world.mount.answers == []
     world.it.peer_acked(A, submission.op.id, 1, world.now)
     assert isinstance(world.last, Ack)
-    assert (world.last.copies, world.last.of, world.last.stamp.server) == (2, 2, A)
+    assert world.last.copies == 2
 
 
 def test_an_acknowledgement_without_content_counts_only_when_it_is_held() -> None:
     world = World(B, A)
     world.join(A)
     submission = world.submit()
-    world.fed(submission, 1, by=A)
+    world.fed_alone(submission, 1, by=A)
     world.it.peer_acked(A, submission.op.id, 0, world.now)
     assert world.mount.answers == []
     world.it.held(A, 1, world.now)
@@ -398,13 +418,26 @@ def test_of_three_the_smallest_joined_is_the_sequencer_and_every_copy_is_waited_
     submission = world.submit()
     assert world.deeds.passed == [(A, submission, True)]
     world.fed(submission, 1, by=A)
-    world.it.peer_acked(A, submission.op.id, 1, world.now)
     assert world.mount.answers == [], "the third one lacks it"
     world.it.held(C, 1, world.now)
     assert isinstance(world.last, Ack)
     assert (world.last.copies, world.last.of) == (3, 3)
     world.it.link_down(A, "gone", world.now, gone=True)
     assert world.it.sequencer == B
+
+
+def test_it_may_come_by_the_third_one_before_the_sequencer_tells_it() -> None:
+    world = World(B, A, C)
+    world.join(A)
+    world.join(C)
+    submission = world.submit()
+    stamp = Stamp(10, A)
+    world.it.published([Published(Entry(1, stamp, submission.op), origin=C)], world.now)
+    world.it.held(C, 1, world.now)
+    assert world.mount.answers == []
+    world.it.came_back(A, [submission.op.id], world.now)
+    assert isinstance(world.last, Ack)
+    assert world.last.copies == 3
 
 
 def test_a_loss_answers_what_waited_for_the_copy() -> None:
@@ -462,8 +495,10 @@ def test_a_peer_in_trouble_is_neither_asked_nor_waited_for() -> None:
 def test_a_submission_of_a_peer_is_answered_without_waiting_for_its_copy() -> None:
     world = World(A, B)
     world.join(B)
-    with_content = world.submit(giver=B)
-    world.write(with_content, 1, giver=B)
+    whole = world.submit(giver=B)
+    world.it.stamped([(whole, Stamped(Stamp(10, A), 1, is_new=True))], world.now)
+    assert world.mount.answers == [], "the feed tells it"
+    world.it.stamped([(whole, Stamped(Stamp(10, A), 1))], world.now)
     assert isinstance(world.last, Ack)
     assert world.last.copies == 1
     lacking = world.submit(giver=B)
