@@ -180,9 +180,8 @@ class Mirror:
                 # The same set of operations: nothing of that log is missing here.
                 feed.read, feed.last, feed.known = head, "", True
             caught_up = feed.read >= head
-            target = min((Stamp(stamp.clock, ServerId("")) for _, stamp in feed.unspread), default=stable)
-            target = min(target, stable)
-            grows = caught_up and target > replica.stable
+            target = self._stable_point(feed, stable) if caught_up and stable > replica.stable else replica.stable
+            grows = target > replica.stable
             if grows or self._saved.get(feed.key, -1) < min(feed.read, feed.everywhere):
                 with self.database.transaction():
                     if grows:
@@ -190,6 +189,13 @@ class Mirror:
                         self._prune(replica)
                     if feed.known:
                         self._save(feed, feed.read, feed.last)
+
+    @staticmethod
+    def _stable_point(feed: FeedState, stable: Stamp) -> Stamp:
+        """Below all that is not everywhere. (Long while a server is away; but then no server's stable point
+        grows.)"""
+        lowest = min((stamp.clock for _, stamp in feed.unspread), default=None)
+        return stable if lowest is None else min(stable, Stamp(lowest, ServerId("")))
 
     def _prune(self, replica: Replica) -> None:
         now = self._monotonic()

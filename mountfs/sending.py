@@ -103,10 +103,18 @@ class Sending:
         return since + GIVE_UP_S + record.content_bytes / CONTENT_BYTES_PER_S - self._monotonic()
 
     def gave_up(self, record: Record) -> None:
+        """A program waited in vain. The next ones need not, unless it was only its content that took so
+        long."""
         session = self._session
-        if self.answering and (session is None or self._monotonic() - session.answered_at > GIVE_UP_S):
+        travelling = record.session == 0 and session is not None and session.sends
+        if self.answering and not (travelling and self._monotonic() - session.answered_at < GIVE_UP_S):  # type: ignore[union-attr]
             log.warning("no server answers; operations stay on this device until one does, first op=%s", record.id)
             self.answering = False
+
+    def answered(self, record: Record | None) -> None:
+        """A server acknowledged it; if that was soon enough, it is worth waiting for again."""
+        if not self.answering and record is not None and self._monotonic() - record.sent_at < GIVE_UP_S / 2:
+            self.answering = True
 
     def hint(self, chunk: Chunk) -> None:
         self._uploads.hint(chunk)

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from gdah_volume.content import INLINE_MAX_BYTES, ChunkHash
+from gdah_volume.content import INLINE_MAX_BYTES, Chunk, ChunkHash
 from gdah_volume.ids import OpId
 from gdah_volume.operations import Operation, chunks_in
 from gdah_volume.stamps import Stamp
@@ -55,6 +55,8 @@ class Session:
     offers_out: int = 0
     handed: int = 0
     subscribed: bool = False
+    lending: list[Chunk] = field(default_factory=list)
+    """Large chunks that the server may lack, to be offered to it when there is time."""
 
     @property
     def sends(self) -> bool:

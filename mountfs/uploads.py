@@ -93,11 +93,13 @@ class Uploads:
             for thread in self._threads:
                 thread.start()
 
-    def hint(self, chunk: Chunk) -> None:
-        """An operation will name it soon."""
+    def hint(self, chunk: Chunk) -> bool:
+        """The server may need it soon. False: there is no server, or too much under way already."""
         with self._lock:
-            if self._url is not None and len(self._queue) < HINTS_MAX:
-                self._enqueue(chunk.hash, first=False)
+            if self._url is None or len(self._queue) >= HINTS_MAX:
+                return False
+            self._enqueue(chunk.hash, first=False)
+            return True
 
     def lacking(self, chunks: Iterable[Chunk]) -> list[ChunkHash]:
         """Large ones among `chunks` that the server does not have yet; they are on their way now."""

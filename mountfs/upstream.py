@@ -32,7 +32,7 @@ from mountfs.ports import ServerHealth, ServerLink
 from mountfs.sending import CONTENT_BYTES_PER_S, Sending
 from mountfs.servers import NO_CHOICE, Choice, Figures, choose
 from mountfs.session import Session, hand_over, offers
-from mountfs.uploads import Uploads
+from mountfs.uploads import Uploads, is_large
 
 log = logging.getLogger("mountfs.upstream")
 
@@ -118,6 +118,19 @@ class Upstream:
             target = self._beat_count + 2  # the next one may have been under way already
             return self._beats.wait_for(lambda: self._caught_up and self._beat_count >= target, timeout_s)
 
+    def wait_first_view(self, timeout_s: float) -> bool:
+        """At the very first start: wait until there is something to show. False: no server answers, or it
+        took too long; an empty folder is all that is known."""
+        if not self._mirror.empty:
+            return True
+        deadline = self._monotonic() + timeout_s
+        while self._monotonic() < deadline:
+            if self.url is None and all(health.errors for _, health in self._servers):
+                return False
+            if self.wait_caught_up(0.1):
+                return True
+        return False
+
     def usable(self, url: str) -> bool:
         found = self._up.get(url)
         return found is not None and self._monotonic() - found[0].health.last_heard < 2 * SILENCE_LIMIT_S
@@ -147,8 +160,8 @@ class Upstream:
         if session is None or session.link is not link:
             return  # a server that was given up; the one in use will say it, too
         session.answered_at = self._monotonic()
+        self.sending.answered(self._outbox.record(op))
         self._outbox.acknowledge(op, copies, of)
-        self.sending.answering = True
         if self._outbox.first_to_send() is not None:
             self._mailbox.post(self.sending.pump_all)
 
@@ -320,15 +333,9 @@ class Upstream:
         self.sending.answering = True
         self.disconnected_since = None
         self._feeding.begin(session)
-        self._lend_content()
+        # Large content of operations that are not everywhere: this server may lack it, and we are the ones who have it.
+        session.lending = [chunk for record in self._outbox.acked() for chunk in record.chunks if is_large(chunk)]
         self.sending.pump_all()
-
-    def _lend_content(self) -> None:
-        """Large content of operations that are not everywhere: this server may lack it, and we are the ones
-        who have it."""
-        for record in self._outbox.acked():
-            for chunk in record.chunks:
-                self._uploads.hint(chunk)
 
     # --- refusals and time
 
@@ -350,6 +357,8 @@ class Upstream:
         session = self._session
         if session is not None:
             self._look_for_silence(session, now)
+            while session.lending and self._uploads.hint(session.lending[-1]):
+                session.lending.pop()
         if self._outbox.unpark():
             self.sending.pump_all()
         if now - self._reviewed_at > REVIEW_INTERVAL_S:

@@ -45,6 +45,9 @@ class FakeServer:
         self.of = 2
         self.lose_acks = False
         """Logs operations, and answers nothing."""
+        self.hold_acks = False
+        """Acknowledgements wait in `held_acks` until somebody calls them."""
+        self.held_acks: list[Callable[[], None]] = []
         self.deaf = False
         """Hears nothing at all."""
         self.refuse: GdahError | None = None
@@ -189,9 +192,15 @@ class FakeLink:
             code, text = refusal.code, str(refusal)
             self.tell(lambda: self.upstream.on_refused(self, op.id, code, text))
             return
-        if not self.peer.lose_acks:
-            copies, of = self.peer.copies, self.peer.of
+        copies, of = self.peer.copies, self.peer.of
+
+        def acknowledge() -> None:
             self.tell(lambda: self.upstream.on_ack(self, op.id, stamp, position, copies, of))
+
+        if self.peer.hold_acks:
+            self.peer.held_acks.append(acknowledge)
+        elif not self.peer.lose_acks:
+            acknowledge()
 
     def subscribe(self, cursor: int | None, above: Stamp | None, last: str = "") -> None:
         if not self._ask("subscribe", cursor, above, last):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from gdah_volume.content import content_of
 from gdah_volume.errors import FileSystemError
-from gdah_volume.ids import ROOT, NodeId
+from gdah_volume.ids import ROOT, NodeId, OpId
+from gdah_volume.operations import Attrs, Create, Operation, Unlink, Write
 from gdah_volume.replica import Replica
+from gdah_volume.stamps import Stamp
 from mountfs.uploads import Uploads
 from mountfs.upstream import Upstream
 from tests.sync.fakes import FakeData, FakeServer
@@ -73,32 +77,40 @@ class Syncing(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), content=st.sampled_from(CONTENTS), rest=st.booleans())
     def save(self, name: str, content: bytes, rest: bool) -> None:
+        self.saving(name, content)
+        if rest:
+            self.quiet()
+
+    def saving(self, name: str, content: bytes) -> None:
         if name not in self.seen:
             self.world.create(name, wait=False)
         self.world.write(name, content, wait=False)
         self.seen[name] = content
-        if rest:
-            self.quiet()
 
     @rule(name=st.sampled_from(NAMES), rest=st.booleans())
     def remove(self, name: str, rest: bool) -> None:
+        self.removing(name)
+        if rest:
+            self.quiet()
+
+    def removing(self, name: str) -> None:
         try:
             self.world.unlink(name, wait=False)
         except FileSystemError:
             assert name not in self.seen
         else:
             del self.seen[name]
-        if rest:
-            self.quiet()
 
     @rule(name=st.sampled_from(NAMES), new=st.sampled_from(NAMES), rest=st.booleans())
     def move(self, name: str, new: str, rest: bool) -> None:
-        if name not in self.seen or new in self.seen:
-            return
-        self.world.rename(name, new, wait=False)
-        self.seen[new] = self.seen.pop(name)
+        self.moving(name, new)
         if rest:
             self.quiet()
+
+    def moving(self, name: str, new: str) -> None:
+        if name in self.seen and new not in self.seen:
+            self.world.rename(name, new, wait=False)
+            self.seen[new] = self.seen.pop(name)
 
     # --- the world
 
@@ -168,6 +180,9 @@ class Syncing(RuleBasedStateMachine):
 
     @invariant()
     def the_mirror_shows_what_programs_did(self) -> None:
+        self.check_view()
+
+    def check_view(self) -> None:
         with self.world.mirror.lock:
             assert contents(self.world.mirror.replica) == {n: len(c) for n, c in self.seen.items()}
 
@@ -197,19 +212,22 @@ class Syncing(RuleBasedStateMachine):
             self.quiet()
             self.servers[0].merge(self.servers[1])
             self.quiet()
-            wanted = {n: len(c) for n, c in self.seen.items()}
             eventually(lambda: self.world.mirror.replica.digest == self.servers[0].replica.digest, what="equal digests")
-            assert contents(self.servers[0].replica) == contents(self.servers[1].replica) == wanted
-            self.the_mirror_shows_what_programs_did()
-            for name, content in self.seen.items():
-                if content:
-                    assert self.held(name) == content
+            assert contents(self.servers[0].replica) == contents(self.servers[1].replica)
+            assert contents(self.servers[0].replica) == contents(self.world.mirror.replica)
+            self.nothing_is_lost()
         finally:
             self.end()
             self.world.database.close()
             for server in self.servers:
                 server.database.close()
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def nothing_is_lost(self) -> None:
+        assert contents(self.servers[0].replica) == {n: len(c) for n, c in self.seen.items()}
+        for name, content in self.seen.items():
+            if content:
+                assert self.held(name) == content
 
     def held(self, name: str) -> bytes:
         """The bytes of a file, from the servers."""
@@ -229,6 +247,90 @@ def contents(replica: Replica) -> dict[str, int]:
     return {name.decode(): tree.node(NodeId(node)).size for name, node, _ in tree.entries(ROOT)}
 
 
+class SyncingWithOthers(Syncing):
+    """Somebody else works on the same names, through either server. Then the programs' view is no oracle, but in
+    the end all replicas are the same, and the content of every file is somewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other_sequence = 0
+
+    def saving(self, name: str, content: bytes) -> None:
+        with suppress(FileSystemError):  # somebody was faster
+            if name.encode() not in self.shown():
+                self.world.create(name, wait=False)
+            self.world.write(name, content, wait=False)
+
+    def removing(self, name: str) -> None:
+        with suppress(FileSystemError):
+            self.world.unlink(name, wait=False)
+
+    def moving(self, name: str, new: str) -> None:
+        with suppress(FileSystemError):
+            self.world.rename(name, new, wait=False)
+
+    def shown(self) -> set[bytes]:
+        with self.world.mirror.lock:
+            return {name for name, _, _ in self.world.mirror.tree.entries(ROOT)}
+
+    @rule(which=st.sampled_from((0, 1)), name=st.sampled_from(NAMES), content=st.sampled_from(CONTENTS))
+    def other_saves(self, which: int, name: str, content: bytes) -> None:
+        server = self.servers[which]
+        self.other_sequence += 1
+        tree = server.replica.tree
+        link = tree.lookup(ROOT, name.encode())
+        op_id = OpId(f"phone-ffffff-00000001-{self.other_sequence}")
+        whole, pieces = content_of(content)
+        server.chunks.update(pieces)
+        op: Operation
+        if link is None:
+            attrs = Attrs(mode=0o600, uid=2, gid=2, mtime_ns=1, atime_ns=1)
+            op = Create(id=op_id, time_ns=1, kind="file", parent=ROOT, name=name.encode(), attrs=attrs, content=whole)
+        else:
+            op = Write(
+                id=op_id,
+                time_ns=1,
+                node=link.node,
+                base=tree.seen_version(link.node),
+                content=whole,
+                name=name.encode(),
+                mtime_ns=1,
+            )
+        server.refuse = None
+        server.stamp(op, Stamp(0, server.id), (), strict=False)
+        self.quiet()
+
+    @rule(which=st.sampled_from((0, 1)), name=st.sampled_from(NAMES))
+    def other_removes(self, which: int, name: str) -> None:
+        server = self.servers[which]
+        tree = server.replica.tree
+        link = tree.lookup(ROOT, name.encode())
+        if link is None:
+            return
+        self.other_sequence += 1
+        op = Unlink(
+            id=OpId(f"phone-ffffff-00000001-{self.other_sequence}"),
+            time_ns=1,
+            link=link.link,
+            rev=link.rev,
+            node=link.node,
+            version=tree.seen_version(link.node),
+            last=tree.is_last_name(link),
+        )
+        server.stamp(op, Stamp(0, server.id), (), strict=False)
+        self.quiet()
+
+    def check_view(self) -> None:
+        pass
+
+    def nothing_is_lost(self) -> None:
+        """Every file's content can be read somewhere."""
+        tree = self.servers[0].replica.tree
+        chunks = self.servers[0].chunks | self.servers[1].chunks
+        for _, node in tree.walk():
+            assert all(chunk.hash in chunks for chunk in node.content.chunks)
+
+
 TestSyncing = Syncing.TestCase
 TestSyncing.settings = settings(
     max_examples=40,
@@ -236,4 +338,6 @@ TestSyncing.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+TestSyncingWithOthers = SyncingWithOthers.TestCase
+TestSyncingWithOthers.settings = TestSyncing.settings
 pytestmark = pytest.mark.timeout(300)

@@ -12,7 +12,7 @@ from gdah_volume.errors import BadMessage, Exists, NoSpace, NotFound, OutOfOrder
 from gdah_volume.ids import ROOT, Epoch
 from gdah_volume.operations import Attrs, Create
 from gdah_volume.stamps import Stamp
-from mountfs import session
+from mountfs import session, uploads
 from mountfs.uploads import Uploads
 from mountfs.upstream import Upstream
 from tests.sync.fakes import FakeData, FakeServer
@@ -257,6 +257,41 @@ def test_a_silent_server_alone_is_given_up_once(setup: Setup, caplog: pytest.Log
     assert not any(strict for op, strict in submits(a)[1:21])
 
 
+def test_who_answers_too_late_is_waited_for_once(setup: Setup) -> None:
+    a = setup.servers[0]
+    a.everywhere = 0
+    setup.connect(0)
+    a.hold_acks = True
+    setup.world.create("first")
+    assert not setup.upstream.sending.answering
+    for i in range(20):
+        setup.world.create(f"f{i}")
+    late = a.held_acks.pop(0)
+    late()
+    eventually(lambda: setup.world.log.pending_operations == 20)
+    assert not setup.upstream.sending.answering, "that was too late to count"
+    a.hold_acks = False
+    setup.world.create("quick")
+    eventually(lambda: setup.upstream.sending.answering)
+
+
+def test_the_first_view_is_waited_for(setup: Setup) -> None:
+    a = setup.servers[0]
+    foreign(a, "x")
+    waiter = setup.world.in_thread(lambda: setup.upstream.wait_first_view(30))
+    setup.connect(0)
+    eventually(lambda: (a.link is not None and a.beat(), waiter.done)[1])
+    assert waiter.result is True
+    assert setup.world.names() == ["x"]
+    assert setup.upstream.wait_first_view(0.0) is True, "it is not the first any more"
+
+
+def test_without_a_server_there_is_no_first_view(setup: Setup) -> None:
+    for server in setup.servers:
+        server.health.errors = 1
+    assert setup.upstream.wait_first_view(30) is False
+
+
 def test_when_the_last_link_breaks_nobody_waits_any_longer(setup: Setup) -> None:
     setup.connect(0)
     a = setup.servers[0]
@@ -446,6 +481,19 @@ def test_content_of_what_is_not_everywhere_goes_to_the_next_server_too(setup: Se
     a.link.cut("burnt")
     eventually(lambda: hash_of(LARGE) in b.chunks)
     assert b.log == a.log
+
+
+def test_much_content_is_lent_bit_by_bit(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "HINTS_MAX", 2)
+    a, b = setup.servers
+    a.everywhere = b.everywhere = 0
+    setup.connect()
+    for i in range(10):
+        setup.world.create(f"f{i}")
+        setup.world.write(f"f{i}", bytes([i]) * len(LARGE))
+    assert a.link is not None
+    a.link.cut("burnt")
+    eventually(lambda: len(b.chunks) == 10)
 
 
 @pytest.mark.parametrize("restarted", [False, True])
