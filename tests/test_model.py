@@ -19,6 +19,7 @@ from tests.model.alone import run_alone
 from tests.model.mutations import CATALOGUE, Mutation, limited
 from tests.model.programs import programs
 from tests.model.trial import Trial, empty_state, random_trial
+from tests.model.violation import Violation
 from tests.model.world import Counts, Program, World
 
 SECONDS = float(os.environ.get("GDAH_MODEL_SECONDS", "75"))
@@ -110,7 +111,7 @@ def caught(mutation: Mutation, seed: int) -> int | None:
                 Trial(seed, 2, 2, mutation.program).run()
             else:
                 random_trial(seed).run()
-    except checks.Violation as violation:
+    except Violation as violation:
         return violation.number
     except Exception:
         return 0

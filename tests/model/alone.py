@@ -8,11 +8,11 @@ from copy import deepcopy
 from gdah_volume.content import Content
 from gdah_volume.operations import Kind, Operation
 from gdah_volume.tree import Tree
-from tests.model.checks import require
 from tests.model.clients import Client
 from tests.model.intents import Builder, Desk
 from tests.model.plain_tree import PlainTree
 from tests.model.programs import Maker
+from tests.model.violation import require
 from tests.model.world import Step, World
 
 TWO_HANDLES = ("write_handle", "open")

@@ -20,7 +20,7 @@ from gdah_volume.content import Content
 from gdah_volume.errors import FileSystemError
 from gdah_volume.ids import LOST, ROOT, LinkId, NodeId, OpId, Version, author_of
 from gdah_volume.names import is_conflict
-from gdah_volume.operations import Create, Operation, Rename, Replaced, Rmdir, Unlink, Write
+from gdah_volume.operations import Create, Operation, Write
 from gdah_volume.replica import Replica
 from gdah_volume.rows import LinkRow, Order, pack_content
 from gdah_volume.stamps import ZERO, Stamp
@@ -28,20 +28,10 @@ from gdah_volume.undo import Touch, TouchIndex
 from tests.model.clients import Issued
 from tests.model.plain import PlainRows, State, fold_all
 from tests.model.rows import state_of
+from tests.model.seen import Movers, check_seen, drops, note_moves
 from tests.model.sites import Site
+from tests.model.violation import Violation, require
 from tests.model.world import World
-
-
-class Violation(AssertionError):
-    def __init__(self, number: int, what: str) -> None:
-        super().__init__(f"property {number}: {what}")
-        self.number = number
-
-
-def require(number: int, holds: object, what: str) -> None:
-    if not holds:
-        raise Violation(number, what)
-
 
 # --- 1: the same rows -----------------------------------------------------------------------------------
 
@@ -204,15 +194,19 @@ class Told:
 def check_fold(world: World, log: list[OpId], start: State) -> tuple[State, Told]:
     """Apply the log in order and judge every step by what its author had seen."""
     histories, told = world.histories(), Told()
+    movers: Movers = {}
     clean = {entry.op for entry in world.clean}
     place = {op: number for number, op in enumerate(log)}
     rows = PlainRows(start.copy())
     for number, op in enumerate(log):
-        issued, before = histories[op], rows.state.copy()
+        issued = histories[op]
         check_cause(issued, place, world.refused)
         refusal = rows.apply(issued.op)
+        before = rows.saved
         require(7, op not in clean or refusal is None, f"{op} was acknowledged as clean by all servers: {refusal!r}")
-        check_seen(issued, before, rows.state)
+        check_seen(issued, before, rows.state, movers)
+        note_moves(movers, issued.op, before, rows.state)
+        check_followed(issued.op, rows.state)
         made = new_conflicts(before, rows.state)
         told.conflicts += len(made)
         told.forks += isinstance(issued.op, Write) and NodeId(op) in rows.state.nodes
@@ -221,6 +215,13 @@ def check_fold(world: World, log: list[OpId], start: State) -> tuple[State, Told
         require(8, not (made and expected), f"{op} got {made} although nothing was concurrent")
         require(8, not expected or refusal is None, f"{op} is not clean although nothing was concurrent: {refusal!r}")
     return rows.state, told
+
+
+def check_followed(op: Operation, state: State) -> None:
+    """What an author wrote anew is not left behind as a copy of its own."""
+    if isinstance(op, Write) and op.base is not None:
+        left = [node for node, file in state.files.items() if file.version == op.base and state.links_of(node)]
+        require(8, not left, f"{op.id} edited {op.base}, which is still there as {left}")
 
 
 def check_cause(issued: Issued, place: dict[OpId, int], refused: set[OpId]) -> None:
@@ -246,70 +247,6 @@ def new_conflicts(before: State, after: State) -> list[bytes]:
         if row.live and row.name != row.want and is_conflict(row.name) and not had_it:
             made.append(row.name)
     return made
-
-
-def check_seen(issued: Issued, before: State, after: State) -> None:
-    """Property 4, of one operation."""
-    for link, old in before.live().items():
-        new = after.links[link]
-        if new.live and (new.parent, new.name, new.node) == (old.parent, old.name, old.node):
-            continue
-        went = not new.live
-        require(
-            4,
-            was_seen(issued, link, old, before) or (not went and new.parent == old.via and new.name == old.name),
-            f"{issued.op.id} {'removed' if went else 'moved'} {link}, which its author had not seen",
-        )
-        if went and not new.merged:
-            check_removal(issued, link, old, before, after)
-
-
-def drops(op: Operation) -> Replaced | None:
-    match op:
-        case Unlink():
-            return Replaced(op.link, op.rev, op.node, op.version, op.last, False, op.also)
-        case Rmdir():
-            return Replaced(op.link, op.rev, op.node, None, True, True, op.also)
-        case Rename():
-            return op.replaces
-    return None
-
-
-def was_seen(issued: Issued, link: LinkId, row: LinkRow, before: State) -> bool:
-    """He had the link in his view, or what he saw under another link has gone into this node meanwhile."""
-    if link in issued.links:
-        return True
-    seen = drops(issued.op)
-    versions = [seen.version if seen else None, issued.op.version if isinstance(issued.op, Rename) else None]
-    return any(row.node == landed(version, before) for version in versions if version is not None)
-
-
-def landed(version: Version, state: State) -> NodeId | None:
-    for name in (version, *version.split("+")):
-        found = state.versions.get(Version(name))
-        if found is not None:
-            return found.node
-    return None
-
-
-def check_removal(issued: Issued, link: LinkId, old: LinkRow, before: State, after: State) -> None:
-    op, seen = issued.op, drops(issued.op)
-    if isinstance(op, Rename) and (seen is None or link == op.link):
-        # The moved link met another name of its own file, or went with a merge.
-        require(4, after.links_of(old.node), f"{op.id} moved {link} and its file has no name any more")
-        return
-    require(4, seen is not None, f"{op.id} removed {link} without asking for it")
-    assert seen is not None
-    if link == seen.link:
-        require(4, old.rev == seen.rev, f"{op.id} removed {link}, which had been moved meanwhile")
-    if before.nodes[old.node].kind == "dir":
-        inside = [other for other, row in after.live().items() if row.parent == old.node]
-        require(4, not inside, f"{op.id} removed a folder that holds {inside}")
-    elif not after.links_of(old.node):
-        require(4, seen.last, f"{op.id} removed the last name of {old.node}, its author knew another one")
-        if before.nodes[old.node].kind == "file":
-            version = before.files[old.node].version
-            require(4, version == seen.version, f"{op.id} removed {version}, its author had seen {seen.version}")
 
 
 # --- 8: healing again -----------------------------------------------------------------------------------

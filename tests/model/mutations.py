@@ -22,6 +22,18 @@ from gdah_volume.replica import Changes, Replica
 from gdah_volume.rows import MEMBERS, FileRow, VersionRow
 from tests.model.clients import Client
 from tests.model.servers import Server
+from tests.model.stories import (
+    ALIKE_THEN_REMOVED,
+    ALIKE_THEN_WRITTEN,
+    BEFORE_THE_BARRIER,
+    FORKED_THEN_LINKED,
+    IN_DOUBT,
+    MADE_TWICE_AND_REMOVED,
+    MOVED_AND_REMOVED,
+    REVIVED_INTO_A_CYCLE,
+    SLOW_CLOCK,
+    WRITTEN_TWICE,
+)
 from tests.model.world import Program, World
 
 Patch = pytest.MonkeyPatch
@@ -202,6 +214,50 @@ def occupant_gives_way(patch: Patch) -> None:
     patch.setattr(Rules, "free_name", taking)
 
 
+def any_name_of_a_branch(patch: Patch) -> None:
+    def first(self: Any, node: Any) -> Any:
+        return self.first_or_last(node)
+
+    patch.setattr(Rules, "branch_link", first)
+
+
+def cycle_checked_once(patch: Patch) -> None:
+    inside = Rules.inside
+
+    def once(self: Any, directory: Any, node: Any) -> bool:
+        first, self.asked = not getattr(self, "asked", False), True
+        return bool(first and inside(self, directory, node))
+
+    patch.setattr(Rules, "inside", once)
+
+
+def merge_leaves_rev(patch: Patch) -> None:
+    merge = Rules.merge
+
+    def silent(self: Any, link: Any, row: Any, occupant: Any, other: Any) -> None:
+        merge(self, link, row, occupant, other)
+        self.rows.put_link(occupant, other)
+
+    patch.setattr(Rules, "merge", silent)
+
+
+def rename_leaves_rev(patch: Patch) -> None:
+    rename = Rules.rename
+
+    def silent(self: Any, op: Any) -> None:
+        old = self.rows.link(op.link)
+        rename(self, op)
+        new = self.rows.link(op.link)
+        if old is not None and new is not None and new != old:
+            self.rows.put_link(op.link, msgspec.structs.replace(new, rev=old.rev))
+
+    patch.setattr(Rules, "rename", silent)
+
+
+def branches_not_followed(patch: Patch) -> None:
+    patch.setattr(Rules, "target", lambda self, node, version: self.resolve(node))
+
+
 # --- the protocol ---------------------------------------------------------------------------------------
 
 
@@ -284,42 +340,6 @@ def retries_are_new(patch: Patch) -> None:
     patch.setattr(Client, "lose", renaming)
 
 
-APART = ("cut", 0, 1)
-IN_DOUBT: Program = (
-    APART,
-    ("do", 0, 0, "answer", "create", 0, 0, 1),
-    ("do", 1, 1, "none", "create", 0, 0, 4),
-    ("push", 0, 1, 1000, "none"),
-)
-BEFORE_THE_BARRIER: Program = (
-    APART,
-    ("do", 1, 1, "none", "create", 0, 0, 4),
-    ("heal", 0, 1),
-    ("do", 0, 0, "none", "create", 0, 0, 4),
-)
-ALIKE: Program = (
-    ("do", 0, 0, "none", "create", 0, 0, 4),
-    ("pull", 1, 1, 1000),
-    APART,
-    ("do", 1, 1, "none", "write", 0, 1),
-    ("issue", 0, "write", 0, 1),
-)
-ALIKE_THEN_REMOVED: Program = (*ALIKE, ("issue", 0, "unlink", 0))
-ALIKE_THEN_WRITTEN: Program = (
-    *ALIKE,
-    ("heal", 0, 1),
-    ("meet", 0, 1),
-    ("push", 0, 0, 1000, "none"),
-    ("do", 0, 0, "none", "write", 0, 4),
-)
-SLOW_CLOCK: Program = (
-    ("skew", 1, -4000),
-    APART,
-    ("do", 0, 0, "none", "create", 0, 0, 4),
-    ("do", 0, 1, "none", "write", 0, 4),
-)
-
-
 def _m(
     name: str, apply: Callable[[Patch], None], *caught_by: int, program: Program = (), alone: bool = False
 ) -> Mutation:
@@ -343,6 +363,11 @@ CATALOGUE = (
     _m("a folder goes with its entries", folder_removed_with_its_entries, 2, 4),
     _m("the occupant gives way", occupant_gives_way, 4),
     _m("set versions are unknown", set_versions_unknown, 8, program=ALIKE_THEN_WRITTEN),
+    _m("any name of a branch", any_name_of_a_branch, 4, program=FORKED_THEN_LINKED),
+    _m("branches are not followed", branches_not_followed, 8, program=WRITTEN_TWICE),
+    _m("a rename leaves rev", rename_leaves_rev, 4, program=MOVED_AND_REMOVED),
+    _m("a merge leaves rev", merge_leaves_rev, 4, program=MADE_TWICE_AND_REMOVED),
+    _m("a cycle is looked for once", cycle_checked_once, 0, 2, program=REVIVED_INTO_A_CYCLE),
     _m("nothing is handed over", nothing_handed_over, 0, 6),
     _m("strict in doubt", strict_in_doubt, 7, program=IN_DOUBT),
     _m("no barrier", no_barrier, 7, program=BEFORE_THE_BARRIER),

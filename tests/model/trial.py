@@ -16,6 +16,7 @@ from tests.model.plain import State
 from tests.model.programs import Maker
 from tests.model.rows import state_of
 from tests.model.sites import MemoryDatabase
+from tests.model.violation import require
 from tests.model.world import Counts, Program, World
 
 
@@ -80,15 +81,15 @@ class Trial:
             with patch.object(engine, "TouchIndex", index):
                 replica = checks.check_any_order(Replica(database), log, rng)
             difference = state_of(database).difference(wanted)
-            checks.require(1, not difference, f"another order of arrival gave other rows:\n{difference}")
-            checks.require(1, replica.digest == first.replica.digest, "another order of arrival gave another digest")
+            require(1, not difference, f"another order of arrival gave other rows:\n{difference}")
+            require(1, replica.digest == first.replica.digest, "another order of arrival gave another digest")
         finally:
             database.close()
         database = MemoryDatabase()
         try:
             checks.check_clean_offers(Replica(database), log, {entry.op for entry in world.clean})
             difference = state_of(database).difference(wanted)
-            checks.require(1, not difference, f"the sorted log gave other rows:\n{difference}")
+            require(1, not difference, f"the sorted log gave other rows:\n{difference}")
         finally:
             database.close()
 
