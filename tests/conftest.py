@@ -47,6 +47,14 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def some_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 of them, where the number is not the point."""
+    folder = tmp_path_factory.mktemp("some-sources") / "lib"
+    copy_sources(folder, 400)
+    return folder
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     global _ran_on_mounts

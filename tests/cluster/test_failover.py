@@ -22,12 +22,14 @@ def server_in_use(mount: Mount) -> Server:
 @pytest.mark.parametrize("fault", ["killed", "stopped"])
 @pytest.mark.parametrize("which", ["in use", "other"])
 def test_a_server_is_lost_in_the_middle_of_a_copy(
-    new_cluster: Callable[..., Cluster], sources: Path, fault: str, which: str
+    new_cluster: Callable[..., Cluster], sources: Path, some_sources: Path, fault: str, which: str
 ) -> None:
     """No program sees an error because a server was killed, stopped or cut off.
 
     A server that dies or stops makes one call pause, not fail.
     """
+    if which == "other":
+        sources = some_sources
     cluster = new_cluster()
     cluster.start_servers()
     mount = cluster.mount()
