@@ -1,4 +1,4 @@
-"""Programs of two servers and two clients that random ones take long to meet; each shows one mutation (see `mutations`)."""
+"""Programs of two servers and two clients that random ones take long to meet; each shows a mutation of `mutations`."""
 
 from __future__ import annotations
 
