@@ -42,6 +42,7 @@ TICK_S = 0.05
 _CHUNK_NAME = re.compile(r"\b[0-9a-f]{64}\b")
 REVIEW_INTERVAL_S = 0.5
 HANDING_LIMIT_S = 2.0
+TURN_WITHIN_S = 3.0
 
 
 class Upstream:
@@ -69,6 +70,7 @@ class Upstream:
         self._sessions = 0
         self._up: dict[str, tuple[ServerLink, Welcome]] = {}
         self._reviewed_at = float("-inf")
+        self._turn_wanted_at: float | None = None
         self._members = 0
         self._beats = threading.Condition()
         self._beat_count = 0
@@ -91,6 +93,7 @@ class Upstream:
 
     def stop(self) -> None:
         self._mailbox.post(Stop())
+        self.sending.nobody_answers()
         if self._thread.is_alive():
             self._thread.join(10.0)
 
@@ -269,12 +272,18 @@ class Upstream:
         elif session is None:
             self._begin(*self._up[self.choice.url])
         elif session.link.url != self.choice.url:
-            if self._outbox.oldest_sent(session.number) is None:
+            if self._turn_wanted_at is None:
+                self._turn_wanted_at = now
+            # Best between two operations, so that none is in doubt; but not never, under load.
+            if self._outbox.oldest_sent(session.number) is None or now - self._turn_wanted_at > TURN_WITHIN_S:
                 self._turn(session)
             else:
-                self.choice = before  # in the middle of something: a planned turn leaves no operation in doubt
+                self.choice = before
+        else:
+            self._turn_wanted_at = None
 
     def _turn(self, session: Session) -> None:
+        self._turn_wanted_at = None
         log.info("turning to %s: %s", self.choice.url, self.choice.why)
         self._end_session()
         self._up.pop(session.link.url, None)

@@ -12,7 +12,7 @@ from gdah_volume.errors import BadMessage, Exists, NoSpace, NotFound, OutOfOrder
 from gdah_volume.ids import ROOT, Epoch
 from gdah_volume.operations import Attrs, Create
 from gdah_volume.stamps import Stamp
-from mountfs import session, uploads
+from mountfs import session, uploads, upstream
 from mountfs.uploads import Uploads
 from mountfs.upstream import Upstream
 from tests.sync.fakes import FakeData, FakeServer
@@ -255,6 +255,41 @@ def test_a_silent_server_alone_is_given_up_once(setup: Setup, caplog: pytest.Log
     setup.connect(0)
     setup.answered()
     assert not any(strict for op, strict in submits(a)[1:21])
+
+
+def test_a_planned_turn_leaves_nothing_in_doubt(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "UNANSWERED_S", 60.0)
+    monkeypatch.setattr(upstream, "TURN_WITHIN_S", 60.0)
+    a, b = setup.servers
+    a.everywhere = 0
+    setup.connect()
+    setup.world.create("before")
+    a.hold_acks = True
+    waiting = setup.world.create("under way", wait=False)
+    eventually(lambda: a.held_acks)
+    a.health.trouble = "disk full"
+    eventually(lambda: setup.upstream._turn_wanted_at)
+    assert setup.upstream.url == a.url
+    a.held_acks.pop()()
+    waiting.wait()
+    eventually(lambda: setup.upstream.url == b.url)
+    assert "disk full" in setup.upstream.choice.why
+    eventually(lambda: b.log == a.log)
+    assert submits(b) == []
+
+
+def test_a_planned_turn_comes_under_load_too(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "TURN_WITHIN_S", 0.1)
+    a, b = setup.servers
+    setup.connect()
+    a.hold_acks = True
+    a.everywhere = 0
+    setup.world.create("under way", wait=False)
+    eventually(lambda: a.held_acks)
+    a.health.trouble = "disk full"
+    eventually(lambda: setup.upstream.url == b.url)
+    setup.answered()
+    eventually(lambda: b.log == a.log)
 
 
 def test_who_answers_too_late_is_waited_for_once(setup: Setup) -> None:
