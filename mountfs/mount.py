@@ -33,6 +33,8 @@ log = logging.getLogger("gdah.mount")
 EXIT_ONLY_LOCAL = 3
 STATUS_LINE_S = 0.5
 UNMOUNT_GRACE_S = 5.0
+FIRST_VIEW_S = 5.0
+"""A new cache folder knows nothing yet: so long the first mount waits for a server's tree, if there is a server."""
 SWITCH_INTERVAL_S = 0.0005
 """How long one Python thread may make the others wait: with the default of 5 ms a busy one delays every reply."""
 
@@ -62,6 +64,7 @@ class Mount:
         self.files.open(self.sync, self.kernel_cache)
         self._recovered = self.files.recover()
         self.sync.start()
+        self.sync.upstream.wait_first_view(FIRST_VIEW_S)
         facts = {"mount": str(self._path), "volume": settings.volume, "device": settings.device, "version": __version__}
         self.view = MountedView(self.sync, self.files.filesystem, self.files.cache, facts)
         self._start_page()
