@@ -152,6 +152,19 @@ def stat_of(ino: int, view: Described, unsaved: Unsaved | None = None, stored: i
     )
 
 
+def stat_of_root(found: Stat, owner: tuple[int, int], since_ns: int) -> Stat:
+    """The root of a volume was made by no operation: until somebody says otherwise it belongs to (uid, gid) of who
+    mounts it, or nobody but the superuser could use the folder, and its times begin with the mount."""
+    if found.uid == 0 and found.gid == 0:
+        found = replace(found, uid=owner[0], gid=owner[1])
+    return replace(
+        found,
+        atime_ns=found.atime_ns or since_ns,
+        mtime_ns=found.mtime_ns or since_ns,
+        ctime_ns=found.ctime_ns or since_ns,
+    )
+
+
 def without_suid(mode: int) -> int:
     """As a write or a change of owner leaves it: set-group-id without group execute is a lock, not a
     privilege."""

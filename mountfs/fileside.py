@@ -82,7 +82,8 @@ class FileSide:
         self.cache.dirty = sync.changelog.dirty_chunk
         sync.use_cache(self.cache.adopt, self.cache.peek)
         parts = Parts(sync.mirror, sync.changelog, self.cache, self.journals, kernel, time.time_ns)
-        self.filesystem = Filesystem(parts, Space(sync, self._folder).figures, supplementary_groups)
+        owner = os.geteuid(), os.getegid()
+        self.filesystem = Filesystem(parts, Space(sync, self._folder).figures, supplementary_groups, owner)
         self._mirror = sync.mirror
         sync.mirror.add_listener(self.filesystem.invalidation.on_changes)
         sync.mirror.add_reload_listener(self.filesystem.invalidation.on_reload)

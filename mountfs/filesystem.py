@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from gdah_volume.errors import AccessDenied, BadHandle, Exists, InvalidArgument, NoData, NotADirectory, NotFound
-from gdah_volume.ids import NodeId, check_name
+from gdah_volume.ids import ROOT, NodeId, check_name
 from gdah_volume.operations import Kind
 from gdah_volume.tree import NodeView, Tree
 from mountfs import intents, xattrs
-from mountfs.attributes import TYPE_BITS, Described, GroupsOf, kind_of, permits, stat_of
+from mountfs.attributes import TYPE_BITS, Described, GroupsOf, kind_of, permits, stat_of, stat_of_root
 from mountfs.changing import AttributeChanges
 from mountfs.extents import stored_bytes
 from mountfs.handles import Handles, Listing, unsaved
@@ -43,7 +43,12 @@ STORED_MAX = 4096
 class Filesystem:
     """Implements `ports.FileSystemCalls`."""
 
-    def __init__(self, parts: Parts, space: Callable[[], StatFs], groups_of: GroupsOf) -> None:
+    def __init__(
+        self, parts: Parts, space: Callable[[], StatFs], groups_of: GroupsOf, owner: tuple[int, int] = (0, 0)
+    ) -> None:
+        """`owner`: (uid, gid) of who mounts."""
+        self._owner = owner
+        self._since_ns = parts.now_ns()
         self.parts = parts
         self._mirror = parts.mirror
         self._tree: Tree = parts.mirror.tree
@@ -108,7 +113,8 @@ class Filesystem:
     def _stat(self, ino: int, view: Described, file: OpenFile | None) -> Stat:
         """Under mirror.lock: what it takes on disk may be looked up."""
         if view.kind == "dir":
-            return stat_of(ino, view, subfolders=self.invalidation.subfolders(view.node))
+            found = stat_of(ino, view, subfolders=self.invalidation.subfolders(view.node))
+            return stat_of_root(found, self._owner, self._since_ns) if view.node == ROOT else found
         if view.kind != "file" or not view.size:
             return stat_of(ino, view, None if file is None else file.unsaved)
         shown = None if file is None else file.unsaved

@@ -18,10 +18,10 @@ from gdah_volume.errors import (
     StaleHandle,
 )
 from gdah_volume.operations import SetAttr, Write
-from mountfs import saving, xattrs
+from mountfs import attributes, saving, xattrs
 from mountfs.attributes import permits, without_suid
 from mountfs.inodes import Inodes, number_of
-from mountfs.ports import AttrChange, Caller
+from mountfs.ports import AttrChange, Caller, Stat
 from tests.fs.device import ROOT_CALLER, Device
 from tests.fs.targets import ObjectTarget, read_file, write_file
 
@@ -223,3 +223,12 @@ def test_rules_of_extended_attributes() -> None:
     with pytest.raises(OutOfRange):
         xattrs.check_set(b"user.b", bytes(65_537), 0, present)
     xattrs.check_set(b"trusted.b", bytes(65_536), 1, present)
+
+
+def test_the_untouched_root_belongs_to_who_mounts_it() -> None:
+    """Otherwise a person who is not root could mount the folder and then make nothing in it."""
+    untouched = Stat(1, 0o040755, 2, 0, 0, 4096, 8, 0, 0, 0)
+    shown = attributes.stat_of_root(untouched, (1000, 100), 7)
+    assert (shown.uid, shown.gid, shown.atime_ns, shown.mtime_ns, shown.ctime_ns) == (1000, 100, 7, 7, 7)
+    given = Stat(1, 0o040755, 2, 5, 6, 4096, 8, 1, 2, 3)
+    assert attributes.stat_of_root(given, (1000, 100), 7) == given
