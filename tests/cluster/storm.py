@@ -1,8 +1,8 @@
-"""A storm: two people at work on two mounts while servers and mounts are killed, stopped, cut off and brought back.
+"""A storm: two people at work on two mounts while servers and mounts are killed, stopped, cut off, brought back.
 
-Each works in a folder of his own, whose content is known at every moment, and now and then in a shared one. When the
-weather clears, everybody's own folder is exactly what he made of it, on both mounts and both servers, without a conflict;
-and the shared folder is the same everywhere.
+Each works in a folder of his own, whose content is known at every moment, and now and then in a shared one. When
+the weather clears, everybody's own folder is exactly what he made of it, on both mounts and both servers, without a
+conflict; and the shared folder is the same everywhere.
 
     python -m tests.cluster.storm [--seed N] [--steps N] [--rounds N]
 """
@@ -41,20 +41,9 @@ class Person:
     # --- one step of work
 
     def work(self) -> str:
-        act: Callable[[], str] = self.chance.choice(
-            [
-                self.write,
-                self.write,
-                self.save,
-                self.append,
-                self.rename,
-                self.unlink,
-                self.mkdir,
-                self.rmtree,
-                self.link,
-            ]
-            + [self.share, self.check]
-        )
+        acts: list[Callable[[], str]] = [self.write, self.write, self.save, self.append, self.rename, self.unlink]
+        acts += [self.mkdir, self.rmtree, self.link, self.share, self.check]
+        act = self.chance.choice(acts)
         return f"{self.home}: {act.__name__} {act()}"
 
     def write(self) -> str:
