@@ -176,6 +176,8 @@ class LaneConversation:
     async def _listen(self) -> None:
         while True:
             event = await self._websocket.receive()
+            if self._end.is_set():
+                return
             if event["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(event.get("code", 1005))
             self._last_heard = self.volume.monotonic()

@@ -10,6 +10,7 @@ Threading: the event loop; `read` runs in a thread.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from gdah_volume.errors import GdahError
@@ -17,6 +18,8 @@ from gdah_volume.ids import ServerId
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES, Ack, Entry, Feed, encode
 from storage_server.ports import Outlet, Published
+
+log = logging.getLogger("storage_server")
 
 LIVE_QUEUE_MAX_BYTES = 8 << 20
 """A live reader with so much unsent is read to from the database instead."""
@@ -54,8 +57,8 @@ class Subscription:
         self.live = False
         self.last = ""
         """The operation at `position`, while live."""
-        self.told = position
-        """Up to where a peer was told that its own operations are here."""
+        self.told = position if above is None else -1
+        """Up to where a peer knows our positions: what it was fed, and that what it gave us itself is here."""
         self._acks: list[tuple[int, bytes]] = []
 
     def acknowledge(self, ack: Ack) -> None:
@@ -177,6 +180,9 @@ class Feeds:
                 await outlet.drain()
         except GdahError as error:
             outlet.close(str(error))
+        except Exception:
+            log.exception("a feed could not be read; its reader is cut off and comes back")
+            outlet.close("internal error; see the server's log")
 
 
 def in_batches(entries: Iterable[Entry]) -> Iterable[tuple[Entry, ...]]:

@@ -77,6 +77,8 @@ class Peer:
     promises: list[tuple[int, int]] = field(default_factory=list)
     """(its head, its promise): counts once we have read that far."""
     confirmed: int = 0
+    clock_us: int = 0
+    """The highest clock that it promised or stamped: far above ours, its clock is wrong."""
     free_bytes: int = 0
     trouble: str = ""
     last_error: str | None = None
@@ -109,11 +111,13 @@ class Peer:
         self.operations, self.digest, self.free_bytes = beat.operations, beat.digest, beat.free_bytes
         self.trouble = beat.trouble
         self.sequencer = beat.sequencer
-        self.read = max(self.read, beat.read)
+        if self.in_up:  # else it may count positions of an epoch of ours that is over
+            self.read = max(self.read, beat.read)
         if beat.echo_us:
             until = beat.echo_us / 1e6 + SILENCE_LIMIT_S - LEASE_MARGIN_S
             self.leases[lane] = max(self.leases.get(lane, 0.0), min(until, now + SILENCE_LIMIT_S))
-        if beat.promise:
+        self.clock_us = max(self.clock_us, beat.promise)
+        if beat.promise and self.out_up:  # else our cursor may be one of an epoch of its that is over
             self.promises.append((beat.head, beat.promise))
             del self.promises[:-PROMISES_KEPT]
             self._confirm()

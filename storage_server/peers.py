@@ -93,6 +93,7 @@ class PeerLink:
         self._on_the_way = 0
         self._room = asyncio.Event()
         self._reads = True
+        self._asked_above = False
 
     # --- life
 
@@ -180,7 +181,7 @@ class PeerLink:
             await volume.load_snapshot(welcome.server, self.url)
             raise _Lost("a snapshot was loaded")
         self._outlet = outlet
-        self._on_the_way, self._reads = 0, True
+        self._on_the_way, self._reads, self._asked_above = 0, True, False
         self._last_heard = self._last_echo = volume.monotonic()
         self._their_sent_us = 0
         self._digests.begin()
@@ -336,7 +337,12 @@ class PeerLink:
                 assert self._outlet is not None
                 await self._digests.answered(message, self._outlet)
             case SnapshotNeeded():
-                await self._take_snapshot(server)
+                if self._asked_above:
+                    await self._take_snapshot(server)
+                # We have all up to our stable point, whatever the positions are; above it its log may reach back.
+                self._asked_above = True
+                assert self._outlet is not None
+                self._outlet.send(encode(Subscribe(above=volume.figures.stable, blobs=True)))
             case HandedOver() | Want():
                 pass
             case _:

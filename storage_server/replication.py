@@ -465,6 +465,12 @@ class Replication:
             peer.retry_held = oldest.position
             self._demote(peer, "it did not store our log in time", now)
 
+    def forget_reads(self) -> None:
+        """Our log begins anew for everybody: what they said of it means nothing."""
+        for peer in self.peers.values():
+            peer.read = peer.held = 0
+            peer.needed = self.head
+
     def shift(self, seconds: float) -> None:
         """This process did not run for so long: nobody else is late for that."""
         for peer in self.peers.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gdah_volume.stamps import wall_clock_us
 from storage_server.peer_state import Peer, Phase
 from storage_server.volumes import Volume
 
@@ -66,6 +67,7 @@ def _peer(volume: Volume, peer: Peer) -> dict[str, Any]:
         "last_error": error,
         "last_trouble": peer.last_error,
         "trouble": peer.trouble,
+        "clock_ahead_s": max(0, peer.clock_us - wall_clock_us()) // 1_000_000,
     }
 
 

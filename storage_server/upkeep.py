@@ -84,7 +84,7 @@ class Upkeep:
             self._begin(self._fold_log())
         if self._is_due("flush", FLUSH_EVERY_S, now) and self._volume.figures.head != self._flushed_head:
             self._begin(self._flush())
-        if self._is_due("prune", PRUNE_EVERY_S, now):
+        if self._volume.replication.everywhere and self._is_due("prune", PRUNE_EVERY_S, now):
             self._prune()
 
     def _begin(self, work: object) -> None:
@@ -154,5 +154,4 @@ class Upkeep:
     def _prune(self) -> None:
         before_ns = time.time_ns() - self._retention_ns
         everywhere = self._volume.replication.everywhere
-        if everywhere:
-            self._volume.later(lambda store: store.prune(before_time_ns=before_ns, up_to_position=everywhere))
+        self._volume.later(lambda store: store.prune(before_time_ns=before_ns, up_to_position=everywhere))

@@ -341,6 +341,7 @@ class VolumeStore:
         self.clock.observe(self.replica.max_clock)
         self.begin_epoch()
         self.set_cursor(server, epoch, head, "")
+        self.database.set_meta("pruned_below", str(self.replica.stable.clock))
         self.want_chunks(self.chunks.missing(self.replica.chunk_hashes()))
         return again
 

@@ -153,7 +153,7 @@ class Volume:
         if stamped:
             self.replication.stamped(stamped, now)
 
-    async def do(self, run: Callable[[VolumeStore], T], *, sync: bool = False) -> T:
+    async def do(self, run: Callable[[VolumeStore], T], *, sync: bool = False, is_small: bool = False) -> T:
         """Have the writer do something; its result, or the error that it ended with."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -165,7 +165,7 @@ class Volume:
             else:
                 future.set_result(result)
 
-        self.writer.submit(Job(run, done, sync))
+        self.writer.submit(Job(run, done, sync, is_small=is_small))
         return await future
 
     def ask(self, run: Callable[[VolumeStore], Any], done: Callable[[Any], None]) -> None:
@@ -235,7 +235,7 @@ class Volume:
 
     async def check_content(self, submission: Submission) -> None:
         """Before it is passed on: larger content is here, or it is refused. Raises UnknownChunk, BadMessage."""
-        await self.do(lambda store: store.check_content(submission.op, submission.blobs))
+        await self.do(lambda store: store.check_content(submission.op, submission.blobs), is_small=True)
 
     async def hand_over(self, entries: Sequence[Entry], *, by_mount: bool) -> int:
         """Operations with the stamps of other servers, from one who has them. Returns our head."""
@@ -337,6 +337,7 @@ class Volume:
         finally:
             snapshot.close()
         self.epoch = self._store.epoch
+        self.replication.forget_reads()
         log.warning("volume %s took a snapshot of %s; %d operations of ours came on top", self.name, url, again)
         self.wanted.add(await self.do(lambda store: store.wanted()))
         self.reset(f"a snapshot of {url} was loaded")
@@ -344,6 +345,7 @@ class Volume:
     async def begin_epoch(self, reason: str) -> None:
         """Our log is not the one that others have read: positions begin anew, and we read everything again."""
         log.warning("volume %s begins a new epoch: %s", self.name, reason)
+        self.replication.forget_reads()
         self.epoch = await self.do(lambda store: store.begin_epoch(), sync=True)
         self.reset(f"new epoch: {reason}")
 

@@ -1,7 +1,8 @@
 """Chunks that operations here name and that are not here yet: fetched from peers, a few at a time, until they come.
 
 A peer is told that its log is HELD here only when all that was wanted up to then has arrived. A chunk that every member
-of the volume says it does not have is given up, loudly: nobody must wait for ever for what nobody has.
+of the volume says for GIVE_UP_S that it does not have is given up, loudly: nobody must wait for ever for what nobody
+has.
 
 Threading: the event loop.
 """
@@ -19,6 +20,7 @@ log = logging.getLogger("storage_server")
 
 PARALLEL = 4
 RETRY_S = 1.0
+GIVE_UP_S = 60.0
 OUTSTANDING_MAX = 2048
 """With so many wanted the feeds that name them are read no further."""
 
@@ -85,6 +87,7 @@ class WantedChunks:
             self._gates.pop(0)[1]()
 
     async def _get(self, name: ChunkHash) -> None:
+        give_up_at = asyncio.get_running_loop().time() + GIVE_UP_S
         while name in self._wanted:
             try:
                 async with self._slots:
@@ -93,6 +96,10 @@ class WantedChunks:
                     await self._store(name, await self._fetch(name))
                 self.arrived(name)
             except UnknownChunk:
+                # A mount may still be on its way with it.
+                if asyncio.get_running_loop().time() < give_up_at:
+                    await asyncio.sleep(RETRY_S)
+                    continue
                 log.critical("chunk %s is on no server of the volume: given up", name.hex())
                 self.given_up.append(name.hex())
                 self.arrived(name)
