@@ -11,9 +11,9 @@ from gdah_volume.names import conflict_name
 from gdah_volume.rows import FileRow, LinkRow, VersionRow, unpack_content
 
 
-def union(versions: Version, op: OpId) -> Version:
-    """The sorted set of both; a set that grew beyond what a message can carry starts anew with `op`."""
-    joined = "+".join(sorted({*versions.split("+"), op}))
+def union(versions: Version, op: OpId, *others: str) -> Version:
+    """The sorted set of all; a set that grew beyond what a message can carry starts anew with `op`."""
+    joined = "+".join(sorted({*versions.split("+"), op, *others}))
     return Version(joined if len(joined) <= VERSION_MAX_CHARS else op)
 
 
@@ -83,15 +83,22 @@ class Placing(Meaning):
         self.rows.put_link(link, LinkRow(row.node, parent, name, row.want, row.rev, True, row.via))
 
     def merge(self, link: LinkId, row: LinkRow, occupant: LinkId, other: LinkRow) -> None:
-        """The node of `link` becomes part of the occupant's."""
+        """The node of `link` becomes part of the occupant's, with all that was merged into it before."""
         self.rows.put_alias(row.node, other.node)
         self.rows.put_link(
             link, LinkRow(row.node, row.parent, row.name, row.want, row.rev, False, row.via, merged=True)
         )
-        rev = union(other.rev, self.op)
+        rev = union(other.rev, self.op, row.node, *self.merged_parts(row.rev))
         self.rows.put_link(
             occupant, LinkRow(other.node, other.parent, other.name, other.want, rev, other.live, other.via)
         )
+
+    def merged_parts(self, rev: Version) -> list[str]:
+        """The nodes that were merged into what `rev` placed. A move keeps them in the new `rev`: only who has seen them
+        may remove what holds them."""
+        if "+" not in rev:
+            return []
+        return [part for part in rev.split("+") if self.rows.alias(NodeId(part)) is not None]
 
     def same(self, node: NodeId, size: int, packed: bytes) -> None:
         """The operation brought the content that is there: the version becomes the set of both."""

@@ -15,7 +15,7 @@ from gdah_volume import errors
 from gdah_volume.errors import FileSystemError
 from gdah_volume.ids import LOST, ROOT, LinkId, NodeId, Version
 from gdah_volume.operations import Create, Link, Operation, Rename, Replaced, Rmdir, SetAttr, Unlink, Write
-from gdah_volume.placing import Placing
+from gdah_volume.placing import Placing, union
 from gdah_volume.rows import AttrsRow, FileRow, LinkRow, NodeRow, Rows, VersionRow, pack_content, unpack_content
 
 LOST_MODE = 0o644
@@ -297,9 +297,9 @@ class _Rules(Placing):
         row = rows.link(link)
         assert row is not None
         occupant = rows.link_at(parent, name)
-        version = Version(op.id)
+        rev = union(Version(op.id), op.id, *self.merged_parts(row.rev))
         if occupant == link:
-            rows.put_link(link, LinkRow(node, row.parent, row.name, row.want, version, True, row.via))
+            rows.put_link(link, LinkRow(node, row.parent, row.name, row.want, rev, True, row.via))
             return
         other = None if occupant is None else rows.link(occupant)
         if other is not None:
@@ -310,7 +310,7 @@ class _Rules(Placing):
                     self.detach(link, row)
                 return
         free = self.free_name(parent, name, name, link)
-        rows.put_link(link, LinkRow(node, parent, free, name, version, True, via))
+        rows.put_link(link, LinkRow(node, parent, free, name, rev, True, via))
 
     def link_to_move(self, op: Rename) -> LinkId | None:
         """The link that the author of a rename meant; a merge that he had not seen is taken back."""

@@ -309,6 +309,23 @@ def test_pending_operations_go_on_top_of_a_copy_and_known_ones_are_recognised() 
         assert not any(is_conflict(path) for path in listing(world.clients[0].replica.tree))
 
 
+def test_a_folder_that_both_made_is_not_removed_by_one_who_moved_his_and_does_not_know_the_other() -> None:
+    """Ann makes a folder, moves it and removes it, all before she hears that Bob has made the same one: the two had
+    become one when she moved it. Her move must not wipe out the mark that it holds Bob's too."""
+    program = [
+        ("issue", 0, "mkdir", 0, 1),
+        ("issue", 0, "rename", 0, 0, 2),
+        ("issue", 0, "rmdir", 0),
+        ("push", 0, 0, 1, "none"),
+        ("issue", 1, "mkdir", 0, 1),
+        ("push", 1, 1, 1000, "none"),
+        ("push", 0, 0, 1000, "none"),
+    ]
+    with told(program) as world:
+        settle(world)
+        assert tree_of(world) == {b"c": "dir"}
+
+
 def test_heartbeats_of_one_side_only_make_nothing_stable_that_the_other_may_still_stamp() -> None:
     """A promise counts only for one who has read everything that was stamped before it."""
     program = [

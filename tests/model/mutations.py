@@ -29,6 +29,7 @@ from tests.model.stories import (
     FORKED_THEN_LINKED,
     IN_DOUBT,
     MADE_TWICE_AND_REMOVED,
+    MADE_TWICE_MOVED_AND_REMOVED,
     MOVED_AND_REMOVED,
     REVIVED_INTO_A_CYCLE,
     SLOW_CLOCK,
@@ -254,6 +255,10 @@ def rename_leaves_rev(patch: Patch) -> None:
     patch.setattr(Rules, "rename", silent)
 
 
+def move_forgets_merges(patch: Patch) -> None:
+    patch.setattr(Rules, "merged_parts", lambda self, rev: [])
+
+
 def branches_not_followed(patch: Patch) -> None:
     patch.setattr(Rules, "target", lambda self, node, version: self.resolve(node))
 
@@ -367,6 +372,7 @@ CATALOGUE = (
     _m("branches are not followed", branches_not_followed, 8, program=WRITTEN_TWICE),
     _m("a rename leaves rev", rename_leaves_rev, 4, program=MOVED_AND_REMOVED),
     _m("a merge leaves rev", merge_leaves_rev, 4, program=MADE_TWICE_AND_REMOVED),
+    _m("a move forgets merges", move_forgets_merges, 4, program=MADE_TWICE_MOVED_AND_REMOVED),
     _m("a cycle is looked for once", cycle_checked_once, 0, 2, program=REVIVED_INTO_A_CYCLE),
     _m("nothing is handed over", nothing_handed_over, 0, 6),
     _m("strict in doubt", strict_in_doubt, 7, program=IN_DOUBT),

@@ -16,11 +16,12 @@ Movers = dict[LinkId, OpId]
 
 
 def note_moves(movers: Movers, op: Operation, before: State, after: State) -> None:
+    if not isinstance(op, Rename):
+        return
     for link, old in before.links.items():
         new = after.links[link]
-        moved = not old.live or (old.parent, old.name) != (new.parent, new.name)
-        wanted = isinstance(op, Rename) and op.link == link and op.name == new.name
-        if new.live and (moved or wanted):
+        moved = (old.parent, old.name) != (new.parent, new.name)
+        if new.live and (moved or (op.link == link and op.name == new.name)):
             movers[link] = op.id
 
 

@@ -64,6 +64,15 @@ MADE_TWICE_AND_REMOVED: Program = (
     ("push", 1, 1, 1000, "none"),
     ("push", 0, 0, 1000, "none"),
 )
+MADE_TWICE_MOVED_AND_REMOVED: Program = (
+    ("issue", 0, "mkdir", 0, 1),
+    ("issue", 0, "rename", 0, 0, 2),
+    ("issue", 0, "rmdir", 0),
+    ("push", 0, 0, 1, "none"),
+    ("issue", 1, "mkdir", 0, 1),
+    ("push", 1, 1, 1000, "none"),
+    ("push", 0, 0, 1000, "none"),
+)
 REVIVED_INTO_A_CYCLE: Program = (
     ("do", 0, 0, "none", "mkdir", 0, 0),
     ("do", 0, 0, "none", "mkdir", 0, 2),
