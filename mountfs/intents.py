@@ -208,6 +208,8 @@ def rename(tree: Tree, parent: NodeId, name: bytes, new_parent: NodeId, new_name
             raise NothingToDo
         if tree.kind(moving.node) == "dir" and _inside(tree, folder, moving.node):
             raise InvalidArgument("a folder cannot go into itself")
+        if there is not None and tree.kind(there.node) == "dir" and _inside(tree, moving.parent, there.node):
+            raise NotEmpty("the folder in the way holds what is to be moved")
         return Rename(
             id=op,
             time_ns=time_ns,

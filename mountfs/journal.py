@@ -178,8 +178,10 @@ class Journals:
         folder.mkdir(parents=True, exist_ok=True)
 
     def leftovers(self) -> list[Leftover]:
-        """Call once, before the first `begin`: what an earlier run left in use; its idle files join the
-        pool."""
+        """What an earlier run left in use; its idle files join the pool. The first call, before the first
+        `begin`, reads; later ones give the same list."""
+        if self._leftovers is not None:
+            return self._leftovers
         found: list[Leftover] = []
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             if not path.stem.isdigit():

@@ -111,6 +111,18 @@ def test_new_files_do_not_take_the_place_of_left_ones(tmp_path: Path) -> None:
     assert sorted(reopened(tmp_path)) == [[(1, 0, b"kept")], [(1, 0, b"new")]]
 
 
+def test_asking_twice_what_is_left_hands_no_file_to_two(tmp_path: Path) -> None:
+    journals = Journals(tmp_path)
+    journals.begin().append(1, 0, b"kept")
+    journals.begin().finish()
+    journals.close()
+    journals = Journals(tmp_path)
+    assert journals.leftovers() is journals.leftovers()
+    numbers = [journals.leftovers()[0].journal.number, *(journals.begin().number for _ in range(3))]
+    assert len(set(numbers)) == 4
+    journals.close()
+
+
 def test_the_disk_is_never_filled(tmp_path: Path) -> None:
     free = [1 << 30]
     journals = Journals(tmp_path, min_free_bytes=1 << 20, free_bytes=lambda _: free[0])
