@@ -21,7 +21,7 @@ def note_moves(movers: Movers, op: Operation, before: State, after: State) -> No
     for link, old in before.links.items():
         new = after.links[link]
         moved = (old.parent, old.name) != (new.parent, new.name)
-        if new.live and (moved or (op.link == link and op.name == new.name)):
+        if new.live and new != old and (moved or (op.link == link and op.name == new.name)):
             movers[link] = op.id
 
 
@@ -94,7 +94,9 @@ def check_removal(issued: Issued, link: LinkId, old: LinkRow, before: State, aft
     if link == seen.link:
         require(4, old.rev == seen.rev, f"{op.id} removed {link}, which had been placed anew meanwhile")
     mover = movers.get(link)
-    known = mover is None or mover == op.id or mover in issued.view
+    # What he had seen may be in another file now, and that moved by others: by its version it is his to remove.
+    followed = link not in (seen.link, *issued.links)
+    known = followed or mover is None or mover == op.id or mover in issued.view
     require(4, known, f"{op.id} removed {link}, which {mover} had moved meanwhile")
     if before.nodes[old.node].kind == "dir":
         inside = [other for other, row in after.live().items() if row.parent == old.node]
