@@ -42,6 +42,7 @@ class Upkeep:
         self._folded_head = volume.figures.head
         self._min_free_bytes = min_free_bytes
         self._retention_ns = int(log_retention_days * DAY_NS)
+        self._prune_every_s = min(PRUNE_EVERY_S, max(1.0, log_retention_days * PRUNE_EVERY_S))
         self._due: dict[str, float] = {}
         self._promised = True
         self._flushed_head = volume.figures.head
@@ -84,7 +85,7 @@ class Upkeep:
             self._begin(self._fold_log())
         if self._is_due("flush", FLUSH_EVERY_S, now) and self._volume.figures.head != self._flushed_head:
             self._begin(self._flush())
-        if self._volume.replication.everywhere and self._is_due("prune", PRUNE_EVERY_S, now):
+        if self._volume.replication.everywhere and self._is_due("prune", self._prune_every_s, now):
             self._prune()
 
     def _begin(self, work: object) -> None:

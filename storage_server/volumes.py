@@ -140,6 +140,7 @@ class Volume:
         if outcome.published:
             self.feeds.publish(outcome.published)
             self.replication.published(outcome.published, now)
+        self.feeds.head = outcome.figures.head  # a snapshot moves it, and publishes nothing
         stamped: list[tuple[Submission, Stamped | Exception]] = []
         for job, result in outcome.results:
             if isinstance(result, NoSpace):
