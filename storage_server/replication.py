@@ -26,11 +26,11 @@ from gdah_volume.ids import OpId, ServerId
 from gdah_volume.stamps import PENDING_SERVER, Stamp
 from gdah_volume.wire import Ack, Beat, Refused, Welcome
 from storage_server.copies import Copies, Waiting
+from storage_server.passing import Passed, Passing
 from storage_server.peer_state import RETRY_JOIN_S, WAIT_LIMIT_S, Peer, Phase
 from storage_server.ports import Deeds, Published, StaleLease, Stamped, Submission
 
 FOREVER = float("inf")
-LOOK_UP_AFTER_S = 0.05
 _OWN_TROUBLE = tuple(kind.__name__ for kind in (NoSpace, StorageFailed, Unavailable))
 """Refusals that say something about the peer, not about the operation."""
 
@@ -55,18 +55,6 @@ class Wait:
 Route = PassOn | StampHere | Wait
 
 
-@dataclass(slots=True)
-class _Passed:
-    """Passed on and not yet both acknowledged there and in our log."""
-
-    submissions: list[Submission]
-    server: ServerId
-    at: float
-    stamped: Stamped | None = None
-    acked_copies: int | None = None
-    looked_up: bool = False
-
-
 class Replication:
     def __init__(self, own: ServerId, deeds: Deeds, now: float) -> None:
         self.own = own
@@ -76,7 +64,7 @@ class Replication:
         """URLs of servers that have not said who they are -> until when they are waited for."""
         self._deeds = deeds
         self._held: deque[Submission] = deque()
-        self._passed: dict[OpId, _Passed] = {}
+        self._passing = Passing()
         self._copies = Copies(self.peers.values)
         self._stamping = 0
         self._serial = 0
@@ -203,13 +191,8 @@ class Replication:
         self.pump(now)
 
     def _recover_passed(self, server: ServerId) -> None:
-        """What was passed on there and not answered is stamped elsewhere, as tentative: it may be logged there."""
-        for op, passed in list(self._passed.items()):
-            if passed.server == server:
-                del self._passed[op]
-                for submission in passed.submissions:
-                    submission.doubt = True
-                self._requeue(passed.submissions)
+        """What was passed on there and not answered is stamped elsewhere, without being refused any more."""
+        self._requeue(self._passing.take_back(server))
 
     def _requeue(self, submissions: Iterable[Submission]) -> None:
         self._held.extend(submissions)
@@ -254,37 +237,37 @@ class Replication:
             for peer in self.peers.values():
                 if peer.server not in (item.origin, stamp.server):
                     peer.needed = position
-            passed = self._passed.get(item.entry.op.id)
+            passed = self._passing.get(item.entry.op.id)
             if passed is not None:
                 passed.stamped = Stamped(stamp, position)
                 self._finish_passed(item.entry.op.id, passed, now)
 
     def passed_on(self, op: OpId) -> Submission | None:
         """What we passed on under this id, for its content."""
-        passed = self._passed.get(op)
+        passed = self._passing.get(op)
         return passed.submissions[0] if passed else None
 
     def came_back(self, server: ServerId, ops: Iterable[OpId], now: float) -> None:
         """The feed of a peer brought them, so they are in its log; with their content if they came whole."""
         for op in ops:
-            passed = self._passed.get(op)
+            passed = self._passing.get(op)
             if passed is not None and passed.submissions[0].is_whole:
                 self.peer_acked(server, op, 1, now)
 
     def peer_acked(self, server: ServerId, op: OpId, copies: int, now: float) -> None:
-        passed = self._passed.get(op)
+        passed = self._passing.get(op)
         if passed is not None and passed.server == server:
             self.peers[server].asked_at = now
-            passed.acked_copies = copies
+            passed.copies = copies
             self._finish_passed(op, passed, now)
 
     def peer_refused(self, server: ServerId, op: OpId, code: str, message: str, now: float) -> None:
-        passed = self._passed.get(op)
+        passed = self._passing.get(op)
         if passed is None or passed.server != server:
             return
         peer = self.peers[server]
         peer.asked_at = now
-        del self._passed[op]
+        self._passing.remove(op)
         if code in _OWN_TROUBLE:
             peer.trouble = message or code
             self._requeue(passed.submissions)
@@ -294,17 +277,17 @@ class Replication:
             submission.asker.answer(Refused(id=op, code=code, message=message))
         self.pump(now)
 
-    def _finish_passed(self, op: OpId, passed: _Passed, now: float) -> None:
-        if passed.stamped is None or passed.acked_copies is None:
+    def _finish_passed(self, op: OpId, passed: Passed, now: float) -> None:
+        if passed.stamped is None or passed.copies is None:
             return
-        del self._passed[op]
-        exempt = passed.server if passed.acked_copies else None
+        self._passing.remove(op)
+        exempt = passed.server if passed.copies else None
         for submission in passed.submissions:
             self._await_copies(submission, passed.stamped, exempt, now)
 
     def found(self, submission: Submission, stamped: Stamped | None, now: float) -> None:
         """The answer to `look_up`."""
-        passed = self._passed.get(submission.op.id)
+        passed = self._passing.get(submission.op.id)
         if passed is not None and stamped is not None and passed.stamped is None:
             passed.stamped = stamped
             self._finish_passed(submission.op.id, passed, now)
@@ -367,14 +350,10 @@ class Replication:
         self._tell_sequencer()
 
     def _pass_on(self, submission: Submission, server: ServerId, now: float, *, strict: bool) -> None:
-        passed = self._passed.get(submission.op.id)
-        if passed is not None and passed.server == server:
-            passed.submissions.append(submission)
-            return
-        if not any(each.server == server for each in self._passed.values()):
+        if not self._passing.is_asked(server):
             self.peers[server].asked_at = now
-        self._passed[submission.op.id] = _Passed([submission], server, now)
-        self._deeds.pass_on(server, submission, strict=strict)
+        if self._passing.add(submission, server, now):
+            self._deeds.pass_on(server, submission, strict=strict)
 
     def stamped(self, results: Sequence[tuple[Submission, Stamped | Exception]], now: float) -> None:
         """What the writer made of a batch, in its order."""
@@ -447,17 +426,13 @@ class Replication:
                 peer.lost(Phase.DOWN, peer.last_error or "it did not come back")
                 self._left(peer, now)
             self.review(peer, now)
-        for passed in self._passed.values():
-            late = now - passed.at > LOOK_UP_AFTER_S
-            if passed.acked_copies is not None and passed.stamped is None and late and not passed.looked_up:
-                passed.looked_up = True
-                self._deeds.look_up(passed.submissions[0])
+        for submission in self._passing.unheard(now):
+            self._deeds.look_up(submission)
         self.pump(now)
 
     def _watch(self, peer: Peer, now: float) -> None:
         """A joined peer owes answers; without any progress for WAIT_LIMIT_S nobody waits for it any more."""
-        owes_answer = any(passed.server == peer.server for passed in self._passed.values())
-        if owes_answer and now - peer.asked_at > WAIT_LIMIT_S:
+        if self._passing.is_asked(peer.server) and now - peer.asked_at > WAIT_LIMIT_S:
             self._demote(peer, "it did not answer in time what was passed on to it", now)
             return
         oldest = self._copies.oldest
@@ -482,4 +457,4 @@ class Replication:
     @property
     def waiting(self) -> int:
         """Operations that are on their way, for the status."""
-        return len(self._held) + len(self._passed) + len(self._copies) + self._stamping
+        return len(self._held) + len(self._passing) + len(self._copies) + self._stamping
