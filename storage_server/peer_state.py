@@ -137,6 +137,10 @@ class Peer:
     def connected(self) -> bool:
         return self.out_up and self.in_up
 
+    @property
+    def counted_on(self) -> bool:
+        return self.phase in (Phase.JOINED, Phase.COMING)
+
     def lease_until(self) -> float:
         """It certainly still relies on us until then: it has heard us, on both lanes, less than a silence ago."""
         if len(self.leases) < 2:

@@ -25,7 +25,6 @@ from gdah_volume.wire import PROTOCOL, SILENCE_LIMIT_S, Beat, Entry, Submit, Wel
 from storage_server.feeds import Feeds, Subscription
 from storage_server.incoming import Incoming
 from storage_server.membership import Membership, News
-from storage_server.metrics import COUNTS
 from storage_server.ports import Applied, ChunkSource, Conversation, Link, Outlet, Stamped, Submission
 from storage_server.readers import Readers
 from storage_server.replication import Replication
@@ -57,6 +56,7 @@ class Volume:
         membership: Membership,
         source: ChunkSource,
         fatal: Callable[[GdahError], None],
+        repaired: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = parts.name
@@ -87,7 +87,7 @@ class Volume:
         self.replication.head = self.figures.head
         self.feeds = Feeds(self.readers.read_log, lambda: (self.replication.everywhere, self.stable_for_readers))
         self.feeds.head = self.figures.head
-        self.content = VolumeChunks(parts.name, parts.chunks, source, self, COUNTS.repaired)
+        self.content = VolumeChunks(parts.name, parts.chunks, source, self, repaired)
         self.wanted = self.content.wanted
         self.incoming = Incoming(self.writer, self.replication, self.wanted, self.lanes, monotonic)
 
@@ -263,8 +263,8 @@ class Volume:
         return [peer.url for peer in peers if peer.url] + list(self.replication.unmet)
 
     def connected_urls(self) -> list[str]:
-        """Peers that would take something now."""
-        return [p.url for p in self.replication.peers.values() if p.url and p.out_up and not p.trouble]
+        """Peers that are counted on: they answer, and take what they are given."""
+        return [p.url for p in self.replication.peers.values() if p.url and p.counted_on and not p.trouble]
 
     def want(self, names: Sequence[ChunkHash]) -> None:
         """They should be here and are not: get them again."""
