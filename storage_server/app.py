@@ -33,6 +33,7 @@ from storage_server.channel import serve_lane
 from storage_server.config import Config
 from storage_server.files_api import make_files_router
 from storage_server.membership import Membership
+from storage_server.metrics import COUNTS
 from storage_server.original import OriginalView, make_original_router
 from storage_server.peers import Credentials, PeerLink
 from storage_server.readers import Readers
@@ -112,7 +113,7 @@ class Application:
         urls, retired = store.members()
         membership = Membership(store.server, self.config.own_url, self.config.peers, urls, retired)
         parts = VolumeParts(name, store, chunks, Readers(database, chunks), lock)
-        volume = Volume(parts, membership, self._transfer, self._fatal)
+        volume = Volume(parts, membership, self._transfer, self._fatal, COUNTS.repaired)
         volume.dial = lambda url: self._dial(volume, url)
         return volume
 
