@@ -93,7 +93,10 @@ class WantedChunks:
                 async with self._slots:
                     if name not in self._wanted:
                         return
-                    await self._store(name, await self._fetch(name))
+                    data = await self._fetch(name)
+                    if name not in self._wanted:  # it came another way meanwhile
+                        return
+                    await self._store(name, data)
                 self.arrived(name)
             except UnknownChunk:
                 # A mount may still be on its way with it.

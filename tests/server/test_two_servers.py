@@ -287,6 +287,7 @@ def test_a_chunk_that_only_one_has_is_fetched_and_a_damaged_one_is_repaired(serv
     path.write_bytes(b"x" * len(data))
     assert cluster.http.get(f"{a.url}/v1/volumes/test_chamber/chunks/{name}").content == data
     wait_until(lambda: path.read_bytes() == data, "the damaged chunk is replaced")
+    wait_until(lambda: a.volume()["wanted_chunks"] == 0, "nobody is about to store it once more")
     path.unlink()
     assert cluster.http.get(f"{a.url}/v1/volumes/test_chamber/chunks/{name}?local=1").status_code == 404
     assert cluster.http.get(f"{a.url}/v1/volumes/test_chamber/chunks/{name}").content == data
