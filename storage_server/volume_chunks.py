@@ -45,6 +45,10 @@ class Surroundings(Protocol):
         """Peers that would take something now."""
         ...
 
+    def check_room(self) -> None:
+        """Raises NoSpace."""
+        ...
+
     def disk_full(self, reason: str) -> None: ...
     def disk_failed(self, error: GdahError) -> None: ...
     def want(self, names: Sequence[ChunkHash]) -> None:
@@ -68,7 +72,7 @@ class VolumeChunks:
         self._source = source
         self._around = around
         self._repaired = repaired
-        self.wanted = WantedChunks(self._fetch, self.store_here, around.got)
+        self.wanted = WantedChunks(self._fetch_wanted, self.store_here, around.got)
 
     # --- storing
 
@@ -193,6 +197,11 @@ class VolumeChunks:
         if not urls:
             raise UnknownChunk(f"chunk {name.hex()} is not here, and there is no other server")
         return await self._source.fetch(self._name, name, urls)
+
+    async def _fetch_wanted(self, name: ChunkHash) -> bytes:
+        """Catching up does not use the room that is kept free for the log."""
+        self._around.check_room()
+        return await self._fetch(name)
 
     async def pieces(self, content: Content) -> AsyncIterator[bytes]:
         """A file's bytes in order, holes as zeros."""

@@ -11,6 +11,7 @@ from typing import Any, cast
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import ChunkHash, hash_of
 from gdah_volume.database import Database
+from gdah_volume.errors import NoSpace
 from gdah_volume.ids import DEFAULT_VOLUME, VolumeName
 from storage_server.ports import ChunkSource
 from storage_server.volume_chunks import VolumeChunks
@@ -67,3 +68,42 @@ def test_a_peer_that_is_given_up_is_not_waited_for(tmp_path: Path) -> None:
 
     with closing(Database(tmp_path / "v.db")) as database:
         asyncio.run(scenario(ChunkStore(tmp_path / "chunks", database)))
+
+
+def test_catching_up_leaves_the_free_space_alone(tmp_path: Path) -> None:
+    """A server whose disk was nearly full went on fetching missing chunks until there was no byte left."""
+
+    class Full(Around):
+        full = True
+
+        def check_room(self) -> None:
+            if self.full:
+                raise NoSpace("less than --min-free")
+
+        def peer_urls(self) -> list[str]:
+            return [QUICK]
+
+    class Holder(Source):
+        fetched = 0
+
+        async def fetch(self, _: VolumeName, name: ChunkHash, urls: Sequence[str]) -> bytes:
+            self.fetched += 1
+            return DATA
+
+    async def scenario(chunks: ChunkStore) -> None:
+        around, source = Full(), Holder(asyncio.Event())
+        content = VolumeChunks(DEFAULT_VOLUME, chunks, cast("ChunkSource", source), cast("Any", around))
+        content.wanted.add([hash_of(DATA)])
+        await asyncio.sleep(0.2)
+        assert source.fetched == 0
+        around.full = False
+        async with asyncio.timeout(20):
+            while len(content.wanted):
+                await asyncio.sleep(0.05)
+        assert source.fetched == 1
+        await content.wanted.close()
+
+    with closing(Database(tmp_path / "v.db")) as database:
+        store = ChunkStore(tmp_path / "chunks", database)
+        asyncio.run(scenario(store))
+        assert store.get(hash_of(DATA)) == DATA
