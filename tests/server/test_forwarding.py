@@ -97,9 +97,9 @@ def test_catching_up_leaves_the_free_space_alone(tmp_path: Path) -> None:
         await asyncio.sleep(0.2)
         assert source.fetched == 0
         around.full = False
-        async with asyncio.timeout(20):
-            while len(content.wanted):
-                await asyncio.sleep(0.05)
+        here = asyncio.Event()
+        content.wanted.when_here(here.set)
+        await asyncio.wait_for(here.wait(), 20)
         assert source.fetched == 1
         await content.wanted.close()
 
