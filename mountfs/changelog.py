@@ -258,6 +258,16 @@ class ChangeLog:
             # ZERO: known to have been there, and gone from the log.
             self.outbox.keep_only(lambda op: self._mirror.replica.stamp_of(op) not in (None, ZERO))
 
+    def stamped_are_everywhere(self) -> None:
+        """Every server holds all that has a stamp in the mirror."""
+        with self._mirror.lock:
+            if self.outbox.unanswered < len(self.outbox):
+                self.outbox.keep_only(self._is_unstamped)
+
+    def _is_unstamped(self, op: OpId) -> bool:
+        stamp = self._mirror.replica.stamp_of(op)
+        return stamp is None or stamp.is_pending
+
     def sweep(self) -> None:
         """Take what has left out of the table, and unpin its chunks, handing them to the cache."""
         gone = self.outbox.take_gone()

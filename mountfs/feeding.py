@@ -83,7 +83,10 @@ class Feeding:
     def beaten(self, session: Session, *, everywhere: int, head: int, stable: Stamp, digest: bytes) -> None:
         """What the server's beat said of its log."""
         feed = session.feed
-        self._mirror.settle(feed, everywhere=everywhere, head=head, stable=stable, digest=digest)
+        with self._mirror.lock:
+            if self._mirror.settle(feed, everywhere=everywhere, head=head, stable=stable, digest=digest):
+                # Also what that log will not tell again: it was read past it, and then something was killed or lost.
+                self._log.stamped_are_everywhere()
         self._outbox.spread(feed.key, min(feed.everywhere, feed.read))
         self._log.sweep()
 

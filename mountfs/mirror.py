@@ -166,17 +166,20 @@ class Mirror:
             if start + SLICE_ENTRIES < len(entries):
                 time.sleep(0)  # a waiting thread may have the lock now
 
-    def settle(self, feed: FeedState, *, everywhere: int, head: int, stable: Stamp, digest: bytes) -> None:
+    def settle(self, feed: FeedState, *, everywhere: int, head: int, stable: Stamp, digest: bytes) -> bool:
         """Learn from a beat of the server that feeds the mirror: its log ends at `head`, every member holds
         it up to `everywhere`, nothing at or below `stable` can arrive any more.
 
         The mirror's own stable point stays below each operation that is not everywhere yet, so that "above
         the stable point" is all that another server may lack.
+
+        True: every member holds all that has a stamp here.
         """
         feed.spread(everywhere)
         with self.lock:
             replica = self.replica
-            if feed.read < head and digest and digest == replica.digest:
+            same = bool(digest) and digest == replica.digest
+            if feed.read < head and same:
                 # The same set of operations: nothing of that log is missing here.
                 feed.read, feed.last, feed.known = head, "", True
             caught_up = feed.read >= head
@@ -189,6 +192,7 @@ class Mirror:
                         self._prune(replica)
                     if feed.known:
                         self._save(feed, feed.read, feed.last)
+            return same and everywhere >= head
 
     @staticmethod
     def _stable_point(feed: FeedState, stable: Stamp) -> Stamp:

@@ -300,11 +300,10 @@ class Outbox:
         with self._lock:
             self._fed.pop(feed, None)
 
-    def keep_only(self, known: Callable[[OpId], bool]) -> None:
-        """After a snapshot: what the mirror's log does not know any more lies below the stable point of a
-        server."""
+    def keep_only(self, wanted: Callable[[OpId], bool]) -> None:
+        """All others leave: every server holds them."""
         with self._lock:
-            records = [r for r in self._records.values() if not known(r.id)]
+            records = [r for r in self._records.values() if not wanted(r.id)]
             tickets = [self._leave(record) for record in records]
         for ticket in tickets:
             if ticket is not None:

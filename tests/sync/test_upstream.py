@@ -13,6 +13,7 @@ from gdah_volume.ids import ROOT, Epoch
 from gdah_volume.operations import Attrs, Create
 from gdah_volume.stamps import Stamp
 from mountfs import session, uploads, upstream
+from mountfs.changelog import ChangeLog
 from mountfs.uploads import Uploads
 from mountfs.upstream import Upstream
 from tests.sync.fakes import FakeData, FakeServer
@@ -617,6 +618,24 @@ def test_what_is_on_one_server_is_remembered_over_a_restart(setup: Setup) -> Non
     b.everywhere = None
     eventually(lambda: (b.beat(), len(setup.world.log.outbox) == 0)[1])
     eventually(lambda: setup.world.adopted)
+
+
+def test_what_was_read_past_before_a_kill_still_leaves(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by a storm: killed after the cursor had moved, before the records had gone. That log never tells them
+    again, and "1/2" stayed for ever."""
+    a = setup.servers[0]
+    setup.connect(0)
+    setup.world.create("a")
+    setup.answered()
+    monkeypatch.setattr(ChangeLog, "sweep", lambda _: None)
+    eventually(lambda: (a.beat(), setup.world.log.outbox.least_copies() is None)[1])
+    assert a.link is not None
+    a.link.cut("killed")
+    setup.restart()
+    monkeypatch.undo()
+    assert len(setup.world.log.outbox) == 1
+    setup.connect(0)
+    eventually(lambda: (a.beat(), len(setup.world.log.outbox) == 0)[1])
 
 
 def test_the_feed_goes_on_where_it_stopped(setup: Setup) -> None:
