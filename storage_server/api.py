@@ -11,8 +11,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from gdah_volume.content import CHUNK_SIZE, HASH_BYTES, ChunkHash, hash_of
-from gdah_volume.errors import BadMessage, HashMismatch
+from gdah_volume.content import CHUNK_SIZE, HASH_BYTES, ChunkHash
+from gdah_volume.errors import BadMessage
 from storage_server import metrics
 from storage_server.answers import AnyTextJSON, body_of
 from storage_server.metrics import COUNTS
@@ -77,8 +77,6 @@ def _chunks(router: APIRouter, served: Served) -> None:
         if not data:
             raise BadMessage("an empty chunk")
         there.check_room()
-        if await asyncio.to_thread(hash_of, data) != chunk:
-            raise HashMismatch(f"the bytes do not match the name {name}")
         COUNTS.chunk("in", len(data))
         copies = await there.content.store(chunk, data, sync=bool(sync), forward=bool(forward))
         return AnyTextJSON({"copies": copies, "of": there.replication.of}, status_code=201)

@@ -105,6 +105,9 @@ def run(config: Config) -> int:
     except GdahError as error:
         print(f"storage-server: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except OSError as error:
+        print(f"storage-server: --data {config.data} cannot be used: {error}", file=sys.stderr)
+        return EXIT_USAGE
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn stops on the signal, and raises it again when all is closed
     try:

@@ -89,7 +89,9 @@ class VolumeChunks:
         self.wanted.arrived(name)
 
     async def store(self, name: ChunkHash, data: bytes, *, sync: bool = False, forward: bool = True) -> int:
-        """Here and at the peers; the number of copies. Raises as `store_here`."""
+        """Here and at the peers, at the same time: each checks the name itself. The number of copies.
+
+        Raises as `store_here`."""
         here = asyncio.ensure_future(self._store_synced(name, data, sync=sync))
         try:
             there = await self._forward(name, data, sync=sync) if forward else 0

@@ -54,6 +54,27 @@ def test_two_servers_do_not_share_a_folder_or_a_port(servers: Servers) -> None:
     assert "choose another --port" in _refused("--data", str(server.data) + "2", "--port", str(server.port))
 
 
+def test_a_damaged_database_is_said_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "volumes" / "test_chamber"
+    folder.mkdir(parents=True)
+    (folder / "volume.db").write_bytes(b"this is no database" * 1000)
+    said = _refused("--data", str(tmp_path / "data"), "--port", str(free_port()))
+    assert "volume.db" in said
+    assert "not a database" in said
+
+
+def test_volumes_are_kept_apart(servers: Servers) -> None:
+    cluster = servers(1, start=False)
+    server = cluster.servers[0]
+    server.start("--volume", "second")
+    address = f"{server.url}/v1/volumes"
+    assert cluster.http.get(address).json() == {"volumes": ["test_chamber", "second"]}
+    assert cluster.http.put(f"{address}/second/files/x", content=b"data").status_code == 201
+    assert cluster.http.get(f"{address}/second/files/x").content == b"data"
+    assert cluster.http.get(f"{address}/test_chamber/files/x").status_code == 404
+    assert cluster.http.get(f"{address}/third/files/x").json()["error"] == "UnknownVolume"
+
+
 def test_the_token_is_asked_for_on_every_route_and_between_servers(
     servers: Servers, lane: Connect, tmp_path: Path
 ) -> None:
