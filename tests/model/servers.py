@@ -122,7 +122,7 @@ class Server(Site):
         key = f"cursor:{peer.id}"
         cursor = self.meta_int(key)
         if cursor + 1 < peer.replica.first:
-            if not self.replica.operations:
+            if not self.joined or not self.replica.operations:
                 self.take_snapshot(peer)
                 return
             # A log is pruned below what every member holds: what is missing there is here, and stable.
@@ -138,11 +138,12 @@ class Server(Site):
             self.database.set_meta(key, str(reached))
 
     def take_snapshot(self, peer: Server) -> None:
-        """Only an empty server does: any other would lose what only it holds."""
+        """Only a server that is new to the volume does, whatever it has read of another already."""
         with self.database.transaction():
             self.replica.load(list(peer.replica.dump(everywhere=peer.everywhere())))
             self.database.set_meta(f"cursor:{peer.id}", str(peer.head))
-        self.ghost = dict(peer.ghost)
+        for op, stamp in peer.ghost.items():
+            self.note(op, stamp)
         self.clock.observe(self.replica.max_clock)
 
     def caught_up_with(self, peer: Server) -> bool:
