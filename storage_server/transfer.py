@@ -24,6 +24,9 @@ log = logging.getLogger("storage_server")
 
 CONNECT_S = 0.5
 READ_S = 5.0
+BROKEN = (httpx.HTTPError, OSError, AttributeError)
+"""How a request fails for want of the other side. AttributeError: a connection that is reset at the moment it is made
+leaves uvloop's transport without a socket, and anyio asks that for its peer (seen with httpcore 1.0, anyio 4)."""
 
 
 class PeerTransfer:
@@ -48,7 +51,7 @@ class PeerTransfer:
         for url in urls:
             try:
                 answer = await self._http.get(f"{url}/v1/volumes/{volume}/chunks/{name.hex()}?local=1")
-            except httpx.HTTPError as failure:
+            except BROKEN as failure:
                 error = f"{url}: {failure or type(failure).__name__}"
                 continue
             if answer.status_code == 200 and len(answer.content) <= CHUNK_SIZE and hash_of(answer.content) == name:
@@ -69,7 +72,7 @@ class PeerTransfer:
         address = f"{url}/v1/volumes/{volume}/chunks/{name.hex()}?forward=0&sync={int(sync)}"
         try:
             answer = await self._http.put(address, content=data)
-        except httpx.HTTPError as error:
+        except BROKEN as error:
             log.debug("could not forward a chunk to %s: %r", url, error)
             return False
         return answer.status_code in (200, 201)
@@ -93,5 +96,5 @@ class PeerTransfer:
         try:
             async with self._http.stream("GET", url) as answer:
                 yield answer
-        except httpx.HTTPError as error:
+        except BROKEN as error:
             raise Unreachable(f"{url}: {error or type(error).__name__}") from error
