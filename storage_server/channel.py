@@ -55,9 +55,8 @@ from storage_server.volumes import Volume
 
 log = logging.getLogger("storage_server")
 
-HELLO_TIMEOUT_S = 5.0
 MOUNT_SILENCE_S = 5.0
-"""A mount that says nothing for so long is taken for dead; it comes back by itself."""
+"""A mount that says nothing for so long, not even Hello, is taken for dead; it comes back by itself."""
 ON_THE_WAY_MAX = 4096
 """Unanswered operations of one connection; with more it is not read any further."""
 URL_MAX_CHARS = 300
@@ -79,7 +78,6 @@ class LaneConversation:
         self._room = asyncio.Event()
         self._room.set()
         self._last_heard = volume.monotonic()
-        self._last_sent_us = 0
         self._end = asyncio.Event()
         self._reason: GdahError | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -249,7 +247,6 @@ class LaneConversation:
 
     def _beat(self, beat: Beat) -> None:
         assert self._hello is not None
-        self._last_sent_us = beat.sent_us
         volume = self.volume
         read = 0
         if self._hello.server is not None:
@@ -258,12 +255,6 @@ class LaneConversation:
             read = peer.cursor if peer is not None else 0
         live = self._subscription is not None and self._subscription.live
         self._outlet.send(encode(volume.beat(sent_us=volume.now_us(), echo_us=beat.sent_us, read=read, live=live)))
-
-    def beat_now(self) -> None:
-        """Something changed that the other side should know before its next beat."""
-        if self._hello is not None:
-            live = self._subscription is not None and self._subscription.live
-            self._outlet.send(encode(self.volume.beat(sent_us=self.volume.now_us(), echo_us=0, live=live)))
 
     # --- the feed
 

@@ -13,7 +13,6 @@ from gdah_volume.stamps import Stamp
 from gdah_volume.wire import RangeIs
 
 ROUNDS_MAX = 10_000
-LACKING_MAX = 100_000
 
 
 class Comparison:

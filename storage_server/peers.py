@@ -136,7 +136,8 @@ class PeerLink:
             if self._server is not None and self.volume.lanes.get(self._server) is self._outlet:
                 del self.volume.lanes[self._server]
             self._outlet = None
-            log.warning("peer %s (%s): %s", self.url, self._server, self.last_error)
+            if self.last_error:
+                log.warning("peer %s (%s): %s", self.url, self._server, self.last_error)
         if self._server is not None:
             self.volume.replication.link_down(self._server, self.last_error or "lost", now, gone=gone)
 
@@ -382,7 +383,3 @@ def _in_words(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason or error} (give --ca with the certificate of the authority)"
     return f"{error or type(error).__name__}"
-
-
-def peer_tls(ca: str | None) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=ca)

@@ -56,12 +56,14 @@ Route = PassOn | StampHere | Wait
 
 
 class Replication:
-    def __init__(self, own: ServerId, deeds: Deeds, now: float) -> None:
+    def __init__(self, own: ServerId, deeds: Deeds) -> None:
         self.own = own
         self.head = 0
         self.peers: dict[ServerId, Peer] = {}
         self.unmet: dict[str, float] = {}
         """URLs of servers that have not said who they are -> until when they are waited for."""
+        self.is_full = False
+        """Our own disk: the writer refuses what is new, so nobody is asked to take it in our place."""
         self._deeds = deeds
         self._held: deque[Submission] = deque()
         self._passing = Passing()
@@ -69,7 +71,6 @@ class Replication:
         self._stamping = 0
         self._serial = 0
         self._sequencer = own
-        self._now = now
 
     # --- members
 
@@ -315,6 +316,8 @@ class Replication:
                 self._deeds.stamp(submission, strict=strict, valid_until=route.valid_until)
 
     def route(self, now: float) -> Route:
+        if self.is_full:
+            return StampHere(FOREVER)
         for url, until in self.unmet.items():
             if now < until:
                 return Wait(url)

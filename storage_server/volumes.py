@@ -83,7 +83,7 @@ class Volume:
         self._loop_thread = 0
         self._fatal = fatal
         self.writer = Writer(parts.name, parts.store, self._deliver, self._failed, parts.lock)
-        self.replication = Replication(self.server, self, monotonic())
+        self.replication = Replication(self.server, self)
         self.replication.head = self.figures.head
         self.feeds = Feeds(self.readers.read_log, lambda: (self.replication.everywhere, self.stable_for_readers))
         self.feeds.head = self.figures.head
@@ -182,12 +182,14 @@ class Volume:
         log.error("volume %s: %s; operations are refused until there is room", self.name, reason)
         self.trouble = f"disk full: {reason}"
         self._store.refuse = self.trouble
+        self.replication.is_full = True
 
     def disk_has_room(self) -> None:
         if self.trouble:
             log.warning("volume %s: there is room again", self.name)
         self.trouble = ""
         self._store.refuse = ""
+        self.replication.is_full = False
 
     # --- Deeds of the replication
 

@@ -73,6 +73,8 @@ class Writer:
         self._thread = threading.Thread(target=self._loop, name=f"writer-{name}", daemon=True)
         self._out = 0
         self._fold = False
+        self._dead = False
+        """The disk failed: nothing is tried any more, and nobody is told anything."""
         self.busy_s = 0.0
         """Time spent in batches, ever; for the load figure."""
 
@@ -82,6 +84,8 @@ class Writer:
     def submit(self, job: Job) -> None:
         """From the event loop. When nothing is under way a small job is done at once in the caller's thread: that saves
         two wakings of threads. Its outcome is delivered like any other."""
+        if self._dead:
+            return
         self._out += 1
         if self._out == 1 and job.is_small and not job.sync and self._lock.acquire(blocking=False):
             try:
@@ -128,6 +132,7 @@ class Writer:
         try:
             self._store.database.checkpoint()
         except Exception as error:  # noqa: BLE001 - busy is no exception here: what is one comes from the disk
+            self._dead = True
             self._failed(StorageFailed(f"the write-ahead log cannot be folded back: {error}"))
             return False
         return True
@@ -162,6 +167,7 @@ class Writer:
                 published = []
                 results = [self._alone(job, published) for job in jobs]
         except StorageFailed as error:
+            self._dead = True
             self._failed(error)
             return False
         self._store.published = []

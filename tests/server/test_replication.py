@@ -72,7 +72,7 @@ class World:
     def __init__(self, own: ServerId, *others: ServerId) -> None:
         self.now = 100.0
         self.deeds = Deeds()
-        self.it = Replication(own, self.deeds, self.now)
+        self.it = Replication(own, self.deeds)
         self.mount = Mount()
         for other in others:
             self.it.member(other, f"http://{other}", self.now)

@@ -134,6 +134,11 @@ def test_a_failed_fsync_ends_the_server_and_tells_nobody(kept: Kept, monkeypatch
     assert kept.outcomes.empty()
     kept.writer._thread.join(20)
     assert not kept.writer._thread.is_alive(), "it is not tried again"
+    small = kept.job(kept.submission(b"c"))
+    small.is_small = True
+    kept.writer.submit(small)
+    assert kept.outcomes.empty()
+    assert kept.store.replica.operations <= 2
 
 
 def test_a_stale_lease_stamps_nothing(kept: Kept) -> None:
