@@ -153,8 +153,8 @@ def stat_of(ino: int, view: Described, unsaved: Unsaved | None = None, stored: i
 
 
 def stat_of_root(found: Stat, owner: tuple[int, int], since_ns: int) -> Stat:
-    """The root of a volume was made by no operation: until somebody says otherwise it belongs to (uid, gid) of who
-    mounts it, or nobody but the superuser could use the folder, and its times begin with the mount."""
+    """The root of a volume was made by no operation: until somebody says otherwise it belongs to (uid, gid)
+    of who mounts it, or nobody but the superuser could use the folder, and its times begin with the mount."""
     if found.uid == 0 and found.gid == 0:
         found = replace(found, uid=owner[0], gid=owner[1])
     return replace(

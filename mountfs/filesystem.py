@@ -113,7 +113,7 @@ class Filesystem:
     def _stat(self, ino: int, view: Described, file: OpenFile | None) -> Stat:
         """Under mirror.lock: what it takes on disk may be looked up."""
         if view.kind == "dir":
-            found = stat_of(ino, view, subfolders=self.invalidation.subfolders(view.node))
+            found = stat_of(ino, view, subfolders=self.invalidation.subfolders.count(view.node))
             return stat_of_root(found, self._owner, self._since_ns) if view.node == ROOT else found
         if view.kind != "file" or not view.size:
             return stat_of(ino, view, None if file is None else file.unsaved)
@@ -192,7 +192,7 @@ class Filesystem:
         made = self.performer.perform(build, folder)
         assert made is not None
         if kind == "dir":
-            self.invalidation.folders_changed(folder)
+            self._folders_changed((folder, name))
         return self._held(NodeId(made.id))
 
     def _held(self, node: NodeId) -> Stat:
@@ -248,13 +248,19 @@ class Filesystem:
     def rmdir(self, parent: int, name: bytes) -> None:
         folder = self.inodes.node(parent)
         self.performer.perform(intents.rmdir(self._tree, folder, name), folder)
-        self.invalidation.folders_changed(folder)
+        self._folders_changed((folder, name))
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         folder, new_folder = self.inodes.node(parent), self.inodes.node(new_parent)
         build = intents.rename(self._tree, folder, name, new_folder, new_name, flags)
         self.performer.perform(build, folder, new_folder)
-        self.invalidation.folders_changed(folder, new_folder)
+        self._folders_changed((folder, name), (new_folder, new_name))
+
+    def _folders_changed(self, *places: tuple[NodeId, bytes]) -> None:
+        """By an own operation."""
+        with self._mirror.lock:
+            resolve = self._tree.resolve
+            self.invalidation.subfolders.changed([(resolve(folder), name) for folder, name in places])
 
     # --- files
 

@@ -10,31 +10,27 @@ leaves.
 
 from __future__ import annotations
 
-from gdah_volume.ids import NodeId
 from gdah_volume.replica import Changes
 from mountfs.handles import Handles
 from mountfs.inodes import Inodes
 from mountfs.openfile import Parts
-
-FOLDERS_MAX = 100_000
-"""Folders whose number of subfolders is remembered."""
+from mountfs.subfolders import Subfolders
 
 
 class Invalidation:
-    """Invariant: a remembered number of subfolders is that of the tree, or of a change that is being told
-    right now."""
-
     def __init__(self, parts: Parts, inodes: Inodes, handles: Handles) -> None:
         self._parts = parts
         self._inodes = inodes
         self._handles = handles
-        self._subfolders: dict[NodeId, int] = {}
+        self.subfolders = Subfolders(parts.mirror.tree)
 
     def on_changes(self, changes: Changes) -> None:
         """A listener of the mirror."""
         self._handles.all_stale()
-        for parent, _ in changes.entries:
-            self._subfolders.pop(parent, None)
+        with self._parts.mirror.lock:
+            self.subfolders.changed(changes.entries)
+            for node in changes.nodes:
+                self.subfolders.merged(node)
         if len(self._inodes) <= 1 and not changes.entries:
             return
         nodes, entries = self._known(changes)
@@ -47,7 +43,8 @@ class Invalidation:
     def on_reload(self) -> None:
         """The whole tree was replaced."""
         self._handles.all_stale()
-        self._subfolders.clear()
+        with self._parts.mirror.lock:
+            self.subfolders.forget()
         for _, ino in self._inodes.all():
             self._inodes.pages_are(ino, None)
             self._parts.kernel.invalidate_inode(ino)
@@ -63,23 +60,3 @@ class Invalidation:
         inodes = [ino for node in changes.nodes for ino in self._inodes.known(names[node])]
         entries = [(ino, name) for parent, name in changes.entries for ino in self._inodes.known(names[parent])]
         return inodes, entries
-
-    # --- folders' link counts
-
-    def subfolders(self, node: NodeId) -> int:
-        """Under mirror.lock."""
-        found = self._subfolders.get(node)
-        if found is None:
-            tree = self._parts.mirror.tree
-            found = sum(kind == "dir" for _, _, kind in tree.entries(node)) if tree.alive(node) else 0
-            if len(self._subfolders) >= FOLDERS_MAX:
-                self._subfolders.clear()
-            self._subfolders[node] = found
-        return found
-
-    def folders_changed(self, *folders: NodeId) -> None:
-        """Folders came to these or left them by an own operation."""
-        with self._parts.mirror.lock:
-            tree = self._parts.mirror.tree
-            for folder in folders:
-                self._subfolders.pop(tree.resolve(folder), None)

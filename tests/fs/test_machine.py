@@ -399,7 +399,7 @@ def test_the_object_does_what_a_plain_folder_does() -> None:
     run_state_machine_as_test(
         Comparison,
         settings=settings(
-            max_examples=int(os.environ.get("GDAH_MACHINE_EXAMPLES", "25")),
+            max_examples=int(os.environ.get("GDAH_MACHINE_EXAMPLES", "20")),
             stateful_step_count=80,
             deadline=None,
             suppress_health_check=list(HealthCheck),

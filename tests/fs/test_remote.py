@@ -414,6 +414,35 @@ def test_inode_numbers_are_the_same_in_every_run_and_in_listings(two: Two) -> No
     assert {name: target.stat(name).ino for name in before} == before
 
 
+def test_link_counts_of_folders_follow_what_others_do(two: Two) -> None:
+    fs, target = two.device.fs, two.target
+
+    def count() -> int:
+        return target.stat(b"").nlink - 2
+
+    assert count() == 0
+    two.device.feed(two.mkdir(b"theirs"), two.create(b"file", b"1"))
+    assert count() == 1
+    target.mkdir(b"ours")
+    two.device.feed_own()
+    assert count() == 2
+    two.device.feed(two.phone.does(intents.rename(two.tree, "root", b"theirs", two.phone.node(b"ours"), b"in", 0)))  # type: ignore[arg-type]
+    assert count() == 1
+    assert target.stat(b"ours").nlink == 3
+    two.device.feed(two.phone.does(intents.rmdir(two.tree, two.phone.node(b"ours"), b"in")))
+    assert target.stat(b"ours").nlink == 2
+    theirs = two.mkdir(b"twin")
+    target.mkdir(b"twin")
+    assert count() == 2
+    two.device.feed(theirs)
+    two.device.feed_own()
+    assert count() == 2, "two that were made at once are one"
+    target.mkdir(b"twin/sub")
+    assert target.stat(b"twin").nlink == 3
+    fs.invalidation.on_reload()
+    assert count() == 2
+
+
 def test_a_removed_folder_that_is_open(two: Two) -> None:
     two.target.mkdir(b"d")
     fs = two.device.fs
