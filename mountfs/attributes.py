@@ -104,8 +104,7 @@ def nameless(view: Described) -> Nameless:
 
 @dataclass(frozen=True, slots=True)
 class Unsaved:
-    """What an open file shows instead of its node's attributes, while it has unsaved edits or no name any
-    more."""
+    """What an open file shows instead of its node's attributes, while it has unsaved edits or no name any more."""
 
     size: int
     stored_bytes: int
@@ -166,15 +165,13 @@ def stat_of_root(found: Stat, owner: tuple[int, int], since_ns: int) -> Stat:
 
 
 def without_suid(mode: int) -> int:
-    """As a write or a change of owner leaves it: set-group-id without group execute is a lock, not a
-    privilege."""
+    """As a write or a change of owner leaves it: set-group-id without group execute is a lock, not a privilege."""
     mode &= ~stat.S_ISUID
     return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
 
 
 def new_owner(parent: Described, kind: Kind, mode: int, caller: Caller) -> tuple[int, int, int]:
-    """(mode, uid, gid) of a new node in `parent`: a set-group-id folder hands on its group, and to folders
-    the bit."""
+    """(mode, uid, gid) of a new node in `parent`: a set-group-id folder hands on its group, and to folders the bit."""
     mode &= 0o7777
     if not parent.mode & stat.S_ISGID:
         return mode, caller.uid, caller.gid
@@ -190,8 +187,7 @@ def allowed_mode(mode: int, gid: int, kind: Kind, caller: Caller, groups_of: Gro
 
 
 def permits(view: Described, caller: Caller, wanted: int, groups_of: GroupsOf) -> bool:
-    """The mode bits' answer to `wanted` (4 read, 2 write), for a file that the kernel had taken for a new
-    one."""
+    """The mode bits' answer to `wanted` (4 read, 2 write), for a file that the kernel had taken for a new one."""
     if caller.uid == 0:
         return True
     if view.uid == caller.uid:

@@ -1,5 +1,4 @@
-"""Clean content on this device: verified chunks on disk and a few in memory, read by range, read ahead in
-parallel.
+"""Clean content on this device: verified chunks on disk and a few in memory, read by range, read ahead in parallel.
 
 Holds only what every server has (fetched from one, or handed over by the change log when a record left it).
 Unsaved and unsent bytes are never here, so eviction can never reach the only copy; they are asked of `dirty`
@@ -95,8 +94,7 @@ class ReadAhead:
 
 
 class Cache:
-    """Invariant: what `chunk` and `read` return matched its hash in this run, or reads as zeros by the
-    content."""
+    """Invariant: what `chunk` and `read` return matched its hash in this run, or reads as zeros by the content."""
 
     def __init__(
         self,
@@ -133,8 +131,7 @@ class Cache:
     # --- reading
 
     def read(self, content: Content, offset: int, size: int, ahead: ReadAhead | None = None) -> bytes:
-        """Bytes of a file, at most up to its size. Raises ContentUnavailable (EIO) at once when no copy is in
-        reach."""
+        """Bytes of a file, at most up to its size. Raises ContentUnavailable (EIO) at once when no copy is in reach."""
         end = min(offset + size, content.size)
         if offset >= end:
             return b""
@@ -296,8 +293,7 @@ class Cache:
         return self._from_disk(name) if data is None else data
 
     def adopt(self, name: ChunkHash, data: bytes) -> None:
-        """Take a chunk that every server has. Its bytes match its name. Never raises: the cache may be
-        full."""
+        """Take a chunk that every server has. Its bytes match its name. Never raises: the cache may be full."""
         if not self._make_room(len(data)):
             return
         path = self._path(name)

@@ -1,5 +1,4 @@
-"""A DRAFT: the unsaved edits of one file over the version that they are based on. Decides nothing about
-saving.
+"""A DRAFT: the unsaved edits of one file over the version that they are based on. Decides nothing about saving.
 
 What a byte of the file shows, from the top: an extent (its bytes are in the journal), a sealed chunk (whole,
 in the dirty store), the base (below `kept`), zero. A chunk that was written to its end is SEALED at once, so
@@ -61,8 +60,7 @@ class ChunkSink(Protocol):
 
 
 class Draft:
-    """Invariant: replaying its journal over `opening` gives the same bytes; kept <= size and kept <= base
-    size."""
+    """Invariant: replaying its journal over `opening` gives the same bytes; kept <= size and kept <= base size."""
 
     def __init__(
         self,

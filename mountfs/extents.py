@@ -1,5 +1,4 @@
-"""Arithmetic of edited byte ranges and of lists of chunks. Pure functions over frozen values; no input or
-output.
+"""Arithmetic of edited byte ranges and of lists of chunks. Pure functions over frozen values; no input or output.
 
 The unsaved edits inside one chunk are a tuple of EXTENTS, ascending and disjoint: bytes [start, end) of the
 file lie at position `at` of the file's journal. A gap between them shows what lies underneath (the base, or

@@ -90,8 +90,7 @@ class FileSide:
         self._opened = True
 
     def recover(self) -> int:
-        """Files that were open when the last run ended; their edits are operations now, or are tried
-        again."""
+        """Files that were open when the last run ended; their edits are operations now, or are tried again."""
         return self.filesystem.recover(self._logged)
 
     def _logged(self, op: OpId) -> Operation | None:

@@ -1,5 +1,4 @@
-"""The file system as an object: what a program asks of a mounted volume, decided without FUSE and without a
-server.
+"""The file system as an object: what a program asks of a mounted volume, decided without FUSE and without a server.
 
 Names and attributes come from the mirror and never wait for the network; every change is an operation that
 the change log performs. This module maps inode numbers and handles to nodes and files; what an open file

@@ -23,8 +23,7 @@ from mountfs.ports import DirEntry
 
 @dataclass(slots=True)
 class Handle:
-    """One open(2) of a file. `seen`: the last foreign version of the file that it has looked at (see
-    OpenFile)."""
+    """One open(2) of a file. `seen`: the last foreign version of the file that it has looked at (see OpenFile)."""
 
     number: int
     file: OpenFile
@@ -45,8 +44,7 @@ class Handle:
 
 @dataclass(slots=True)
 class Listing:
-    """One opendir(3): the entries as they were at its first read, so that cookies stay right while entries
-    change."""
+    """One opendir(3): the entries as they were at its first read, so that cookies stay right while entries change."""
 
     node: NodeId
     ino: int
@@ -64,8 +62,7 @@ class Handles:
         self._listings: dict[int, Listing] = {}
         self._files: dict[NodeId, OpenFile] = {}
         self._strayed: list[OpenFile] = []
-        """Files whose handles follow a copy of their own, while the kernel knows them by the number of
-        another."""
+        """Files whose handles follow a copy of their own, while the kernel knows them by the number of another."""
 
     # --- files
 
@@ -115,8 +112,7 @@ class Handles:
             self._files.setdefault(file.node, file)
 
     def strayed_from(self, ino: int, file: OpenFile) -> bool:
-        """Whether handles of another file use this number: then the kernel's pages of it are not to be
-        trusted."""
+        """Whether handles of another file use this number: then the kernel's pages of it are not to be trusted."""
         return any(ino in other.inos and other is not file for other in self._strayed)
 
     def new_file(self, node: NodeId) -> OpenFile:

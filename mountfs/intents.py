@@ -129,8 +129,7 @@ def set_attributes(tree: Tree, node: NodeId, change: Callable[[NodeView, int], M
 
 
 def touch_nothing(op: OpId, view: NodeView) -> SetAttr:
-    """An operation that leaves everything as it is, the time of the last change too; it carries a wish to
-    sync."""
+    """An operation that leaves everything as it is, the time of the last change too; it carries a wish to sync."""
     return SetAttr(id=op, time_ns=view.ctime_ns, node=view.node, version=view.version)
 
 

@@ -1,5 +1,4 @@
-"""Journals: the unsaved bytes of open files on disk, so that kill -9 of the mount loses nothing. An edge:
-files.
+"""Journals: the unsaved bytes of open files on disk, so that kill -9 of the mount loses nothing. An edge: files.
 
 A JOURNAL belongs to one file that is being edited: an append-only sequence of records (kind, offset,
 payload). What the records mean is the business of `drafts`. Journals lie in a pool of files that are reused
@@ -58,8 +57,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A journal that was in use when the mount ended, with its readable records and when it was last
-    written."""
+    """A journal that was in use when the mount ended, with its readable records and when it was last written."""
 
     journal: Journal
     records: tuple[Record, ...]
@@ -160,8 +158,7 @@ class Journal:
 
 
 class Journals:
-    """The folder of journals. `min_free_bytes` of the disk are left alone: appends raise NoSpace before
-    that."""
+    """The folder of journals. `min_free_bytes` of the disk are left alone: appends raise NoSpace before that."""
 
     def __init__(
         self, folder: Path, *, min_free_bytes: int = 0, free_bytes: Callable[[Path], int] | None = None

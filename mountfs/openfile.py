@@ -1,5 +1,4 @@
-"""One file that programs have open: which version it shows, its unsaved edits, and how they become an
-operation.
+"""One file that programs have open: which version it shows, its unsaved edits, and how they become an operation.
 
 All handles of a node share one OpenFile, as programs of one machine share a file. The rules:
 
@@ -40,8 +39,7 @@ from mountfs.records import JournalPool, Opening
 log = logging.getLogger("mountfs.files")
 
 SEEN_MAX = 8
-"""Foreign versions of an open file whose predecessors are remembered, for handles that have not looked
-since."""
+"""Foreign versions of an open file whose predecessors are remembered, for handles that have not looked since."""
 LOST_NAME = b"recovered"
 
 
@@ -207,8 +205,7 @@ class OpenFile:
         return self._parts.cache.read(content, offset, size, handle.ahead)
 
     def write(self, handle: Looker, offset: int | None, data: bytes | memoryview) -> int:
-        """`offset` None: at the end. Returns where it was written. Raises FileTooBig, NoSpace,
-        StorageFailed."""
+        """`offset` None: at the end. Returns where it was written. Raises FileTooBig, NoSpace, StorageFailed."""
         with self.lock:
             self.refresh()
             draft = self._begin(handle)

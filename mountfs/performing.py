@@ -16,8 +16,7 @@ from mountfs.openfile import Parts
 from mountfs.synced import SyncLedger
 
 TRIES = 4
-"""Of an operation that a server refused because its author had not seen what others did: the feed brings
-that."""
+"""Of an operation that a server refused because its author had not seen what others did: the feed brings that."""
 TRY_AGAIN_S = 0.03
 
 

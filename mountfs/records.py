@@ -1,5 +1,4 @@
-"""What stands in the journal of a file with unsaved bytes, and what the core asks of journals. Vocabulary
-only.
+"""What stands in the journal of a file with unsaved bytes, and what the core asks of journals. Vocabulary only.
 
 A journal is a sequence of records; replaying them over the base gives the unsaved state back:
 

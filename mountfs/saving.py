@@ -77,8 +77,7 @@ class Saving:
                 kernel.invalidate_inode(ino)
 
     def let_go(self, file: OpenFile) -> None:
-        """One user less; with the last one edits are saved or parked, and those of a file without a name
-        forgotten."""
+        """One user less; with the last one edits are saved or parked, and those of a file without a name forgotten."""
         if not self._handles.release(file):
             return
         if file.draft is not None:

@@ -38,8 +38,7 @@ class SyncLedger:
 
     @contextmanager
     def syncing(self, *, sync: bool) -> Iterator[None]:
-        """Around an operation: if it was to be synced and was, what was noted before it began is on the
-        disks."""
+        """Around an operation: if it was to be synced and was, what was noted before it began is on the disks."""
         if not sync:
             yield
             return

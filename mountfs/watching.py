@@ -1,5 +1,4 @@
-"""What happens in a mount, as events for who watches it: changes by path, the server in use, what waits,
-conflicts.
+"""What happens in a mount, as events for who watches it: changes by path, the server in use, what waits, conflicts.
 
 Changes that others made come with their paths; own ones are noticed by their effect, a moment later. Nothing
 is looked at while nobody listens.
