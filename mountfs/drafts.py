@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from gdah_volume.content import CHUNK_SIZE, INLINE_MAX_BYTES, MAX_CHUNKS, MAX_SIZE, Chunk, ChunkHash, Content
 from gdah_volume.errors import ContentUnavailable, FileTooBig
@@ -34,7 +33,7 @@ from mountfs.extents import (
     split_at_chunks,
     stored_bytes,
 )
-from mountfs.records import JournalFile, JournalPool, Opening, RecordView, Saving, Sealed
+from mountfs.records import ChunkSink, ContentReader, JournalFile, JournalPool, Opening, RecordView, Saving, Sealed
 
 log = logging.getLogger("mountfs.files")
 
@@ -46,17 +45,6 @@ COMPOSE_AHEAD = 4
 GARBAGE_MAX_BYTES = 16 << 20
 """A journal is rewritten when it holds more than so much, and more than as much again as is still of use."""
 _ZEROS = bytes(CHUNK_SIZE)
-
-
-class ContentReader(Protocol):
-    def read(self, content: Content, offset: int, size: int) -> bytes: ...
-    def chunk(self, chunk: Chunk) -> bytes: ...
-    def prefetch(self, chunk: Chunk) -> None: ...
-
-
-class ChunkSink(Protocol):
-    def store_chunk(self, data: bytes | memoryview) -> ChunkHash: ...
-    def discard_chunk(self, name: ChunkHash) -> None: ...
 
 
 class Draft:
@@ -84,6 +72,9 @@ class Draft:
         self._extents: dict[int, Extents] = {}
         self._sealed: dict[int, Chunk | None] = {}
         self._stored: dict[ChunkHash, int] = {}
+        """How often each chunk was put into the dirty store, and so is pinned there."""
+        self._superseded: list[Chunk | None] = []
+        """Sealed chunks that were replaced in composing, while the journal may still need them."""
         self._journal = journal
         self._pool = pool
         self._reader = reader
@@ -196,10 +187,14 @@ class Draft:
             self._stored[chunk.hash] = self._stored.get(chunk.hash, 0) + 1
         if record:
             self._journal.append(records.CHUNK, 0, records.pack(Sealed(index, chunk)))
-        self._put_sealed(index, chunk)
+            self._put_sealed(index, chunk)
+        else:
+            self._superseded.append(self._sealed.get(index))
+            self._put_sealed(index, chunk, keep=True)
 
-    def _put_sealed(self, index: int, chunk: Chunk | None) -> None:
-        self._let_go(self._sealed.get(index))
+    def _put_sealed(self, index: int, chunk: Chunk | None, *, keep: bool = False) -> None:
+        if not keep:
+            self._let_go(self._sealed.get(index))
         self._sealed[index] = chunk
         self.extent_count -= len(self._extents.pop(index, ()))
 
@@ -209,7 +204,7 @@ class Draft:
         self._stored[chunk.hash] -= 1
         if not self._stored[chunk.hash]:
             del self._stored[chunk.hash]
-            self._sink.discard_chunk(chunk.hash)
+        self._sink.discard_chunk(chunk.hash)
 
     def _compose(self, index: int) -> bytes | None:
         """The bytes of a chunk as the file shows them, up to the last that is known; None: all zeros."""
@@ -310,12 +305,18 @@ class Draft:
 
     def finish(self) -> None:
         """Saved: an operation names the chunks now. The draft may not be used after this."""
+        for chunk in self._superseded:
+            self._let_go(chunk)
+        for name, count in self._stored.items():
+            for _ in range(count - 1):
+                self._sink.discard_chunk(name)  # the operation took over one pin, however often it names the chunk
         self._journal.finish()
 
     def discard(self) -> None:
         """Not wanted any more: its chunks may go, too."""
-        for name in self._stored:
-            self._sink.discard_chunk(name)
+        for name, count in self._stored.items():
+            for _ in range(count):
+                self._sink.discard_chunk(name)
         self._stored.clear()
         self._journal.finish()
 
@@ -337,11 +338,20 @@ class Draft:
         self._compact_at = self._journal.length + GARBAGE_MAX_BYTES
 
     def _rewritten(self) -> JournalFile:
+        """A journal that says the same in fewer words."""
+        for index, chunk in self._sealed.items():
+            if chunk is not None and chunk.length <= INLINE_MAX_BYTES and chunk.hash in self._stored:
+                # Sealed by a saving that failed: it is in no file, so its bytes go along, over a hole.
+                self._flatten(index)
+                self._superseded.append(chunk)
+                self._sealed[index] = None
         journal = self._pool.begin()
         try:
             journal.append(records.OPENING, 0, records.pack(self.opening))
             sealed = tuple(Sealed(index, chunk) for index, chunk in self._sealed.items())
             journal.append(records.STATE, 0, records.pack(records.State(self.size, self._kept, sealed)))
+            if not self.sealing:
+                journal.append(records.ORPHAN, 1)
             moved: dict[int, Extents] = {}
             for index, extents in self._extents.items():
                 moved[index] = tuple(

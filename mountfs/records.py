@@ -1,4 +1,4 @@
-"""What stands in the journal of a file with unsaved bytes, and what the core asks of journals. Vocabulary only.
+"""What stands in the journal of a file with unsaved bytes, and what edits ask of others. Vocabulary only.
 
 A journal is a sequence of records; replaying them over the base gives the unsaved state back:
 
@@ -20,7 +20,7 @@ from typing import Protocol
 
 import msgspec
 
-from gdah_volume.content import Chunk, Content
+from gdah_volume.content import Chunk, ChunkHash, Content
 from gdah_volume.ids import NodeId, OpId, Version
 
 OPENING = 1
@@ -119,3 +119,14 @@ class LeftoverView(Protocol):
 class JournalPool(Protocol):
     def begin(self) -> JournalFile: ...
     def leftovers(self) -> Sequence[LeftoverView]: ...
+
+
+class ContentReader(Protocol):
+    def read(self, content: Content, offset: int, size: int) -> bytes: ...
+    def chunk(self, chunk: Chunk) -> bytes: ...
+    def prefetch(self, chunk: Chunk) -> None: ...
+
+
+class ChunkSink(Protocol):
+    def store_chunk(self, data: bytes | memoryview) -> ChunkHash: ...
+    def discard_chunk(self, name: ChunkHash) -> None: ...

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
-from gdah_volume.content import CHUNK_SIZE, EMPTY, Chunk, Content
+from gdah_volume.content import CHUNK_SIZE, EMPTY, Chunk, ChunkHash, Content
 from gdah_volume.errors import Exists, GdahError, IsADirectory, NotADirectory, NotFound, Unreachable
 from gdah_volume.ids import ROOT, NodeId
 from gdah_volume.names import is_conflict
@@ -26,10 +26,10 @@ from gdah_volume.replica import Changes
 from gdah_volume.tree import LinkView, NodeView, Tree
 from mountfs import intents
 from mountfs.cache import Cache, ReadAhead
-from mountfs.drafts import ChunkSink
 from mountfs.filesystem import Filesystem
 from mountfs.intents import Builder, NothingToDo
 from mountfs.ports import Caller, Event, FileItem, PendingItem
+from mountfs.records import ChunkSink
 from mountfs.sync import SyncSide
 from mountfs.watching import Watcher
 
@@ -288,8 +288,11 @@ class _Upload:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._kept:
-            for chunk in self._chunks:
+        taken_over: set[ChunkHash] = set()
+        for chunk in self._chunks:
+            if self._kept and chunk.hash not in taken_over:
+                taken_over.add(chunk.hash)  # one pin went to the operation, however often it names the chunk
+            else:
                 self._sink.discard_chunk(chunk.hash)
 
     def add(self, piece: bytes) -> None:

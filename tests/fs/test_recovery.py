@@ -97,6 +97,55 @@ def test_a_journal_that_was_rewritten_comes_back(device: Device, monkeypatch: py
     assert read_file(target, b"a") == wanted
 
 
+def test_a_saving_that_failed_loses_nothing_when_the_kill_follows(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Composing replaces sealed chunks; until the operation is logged the journal still needs the old ones."""
+    monkeypatch.setattr(drafts, "GARBAGE_MAX_BYTES", MIB)
+    rng = random.Random(4)
+    target = ObjectTarget(device)
+    fd = target.open(b"a", RW | os.O_CREAT)
+    wanted = bytearray(rng.randbytes(2 * MIB + 5000))
+    for at in range(0, len(wanted), 100_000):
+        target.pwrite(fd, bytes(wanted[at : at + 100_000]), at)
+    add_pending = device.mirror.replica.add_pending
+
+    def full(*_: object, **__: object) -> None:
+        raise NoSpace("full")
+
+    for n in range(12):
+        at, piece = rng.randrange(2 * MIB), rng.randbytes(rng.choice([10, 150_000]))
+        wanted.extend(bytes(max(0, at + len(piece) - len(wanted))))
+        wanted[at : at + len(piece)] = piece
+        target.pwrite(fd, piece, at)
+        monkeypatch.setattr(device.mirror.replica, "add_pending", full)
+        with pytest.raises(OSError, match="full"):
+            target.fsync(fd)
+        monkeypatch.setattr(device.mirror.replica, "add_pending", add_pending)
+        assert target.pread(fd, len(wanted), 0) == wanted
+        if n in (5, 11):
+            target = killed(device)
+            assert read_file(target, b"a") == wanted
+            add_pending = device.mirror.replica.add_pending
+            fd = target.open(b"a", RW)
+
+
+def test_chunks_that_repeat_are_let_go_when_they_are_not_needed(device: Device) -> None:
+    target = ObjectTarget(device)
+    fd = target.open(b"a", RW | os.O_CREAT)
+    same = b"\1" * MIB
+    for n in range(6):
+        target.pwrite(fd, same, n * MIB)
+    target.fsync(fd)
+    assert device.dirty.total_bytes == MIB
+    for n in range(6):
+        target.pwrite(fd, b"\2" * MIB, n * MIB)
+    target.ftruncate(fd, 0)
+    target.close(fd)
+    assert [record.content_bytes for record in device.log.outbox.unacked()] == [0, MIB, 0]
+    assert device.dirty.total_bytes == MIB, "only what an operation names is kept"
+
+
 def test_many_tiny_writes_take_bounded_memory_and_come_back(device: Device) -> None:
     target = ObjectTarget(device)
     fd = target.open(b"lines", RW | os.O_CREAT)
@@ -120,6 +169,20 @@ def test_an_orphan_does_not_come_back(device: Device) -> None:
     target.pwrite(fd, b"2", 0)
     target.unlink(b"a")
     target.pwrite(fd, b"3", 1)
+    target = killed(device)
+    assert target.listdir(b"") == []
+    assert device.recovered == 0
+
+
+def test_an_orphan_with_a_long_journal_does_not_come_back(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "GARBAGE_MAX_BYTES", 100_000)
+    target = ObjectTarget(device)
+    fd = target.open(b"tmp", RW | os.O_CREAT)
+    target.unlink(b"tmp")
+    for n in range(100):
+        target.pwrite(fd, bytes([n]) * 10_000, 0)
+    assert target.pread(fd, 10_000, 0) == bytes([99]) * 10_000
+    assert sum(path.stat().st_size for path in (device.folder / "open").iterdir()) < 500_000
     target = killed(device)
     assert target.listdir(b"") == []
     assert device.recovered == 0
