@@ -330,7 +330,7 @@ class Filesystem:
         entries = listing.entries
         if entries is None or offset == 0:
             entries = listing.entries = self._list(listing)
-        return iter(entries[offset:] if offset else entries)
+        return map(entries.__getitem__, range(offset, len(entries)))  # no copy of the rest for each page
 
     def _list(self, listing: Listing) -> list[DirEntry]:
         with self._mirror.lock:
