@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -91,6 +92,7 @@ def main() -> None:
     command.add_argument("--files", type=int, default=SOURCE_FILES)
     command.add_argument("stories", nargs="*", help="words that the names of the stories contain; all without any")
     flags = command.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
 
     def wanted(name: str) -> bool:
         return not flags.stories or any(word in name for word in flags.stories)

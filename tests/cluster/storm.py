@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -262,6 +263,7 @@ def main() -> None:
     command.add_argument("--steps", type=int, default=300)
     command.add_argument("--rounds", type=int, default=1)
     flags = command.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     for seed in range(flags.seed, flags.seed + flags.rounds):
         with tempfile.TemporaryDirectory(prefix="gdah-storm-") as scratch:
             said: list[str] = []
