@@ -14,6 +14,7 @@ import random
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,10 +174,9 @@ class Weather:
         self.stopped: set[Server] = set()
 
     def strike(self) -> str:
-        act: Callable[[], str] = self.chance.choice(
-            [self.kill_server, self.stop_server, self.cut_peers, self.cut_mount, self.reset, self.kill_mount]
-            + [self.bring_back] * 3
-        )
+        acts: list[Callable[[], str]] = [self.kill_server, self.stop_server, self.cut_peers, self.cut_mount]
+        acts += [self.reset, self.kill_mount, self.sleep_mount, self.bring_back, self.bring_back, self.bring_back]
+        act = self.chance.choice(acts)
         return f"weather: {act.__name__} {act()}"
 
     def kill_server(self) -> str:
@@ -218,6 +218,14 @@ class Weather:
         mount = self.chance.choice(self.cluster.mounts)
         mount.kill9()
         mount.start()
+        return mount.name
+
+    def sleep_mount(self) -> str:
+        """A laptop's lid closed for a moment; everybody takes it for dead meanwhile."""
+        mount = self.chance.choice(self.cluster.mounts)
+        mount.stop()
+        time.sleep(1.0)
+        mount.cont()
         return mount.name
 
     def bring_back(self) -> str:
