@@ -107,7 +107,8 @@ class Feeds:
             return
         self.head = items[-1].entry.position
         plain: list[bytes] | None = None
-        for subscription in self._subscriptions:
+        # Peers first: acknowledgements wait for them.
+        for subscription in sorted(self._subscriptions, key=lambda each: each.server is None):
             if not subscription.live:
                 continue
             if subscription.outlet.queued_bytes > LIVE_QUEUE_MAX_BYTES:

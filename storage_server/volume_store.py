@@ -35,12 +35,12 @@ from gdah_volume.replica import Replica
 from gdah_volume.stamps import MAX_LEAD_US, HybridClock, Stamp, wall_clock_us
 from gdah_volume.wire import Blob, Entry
 from storage_server.ports import Applied, Figures, Published, StaleLease, Stamped, Submission
+from storage_server.streams import Streams
 
 log = logging.getLogger("storage_server")
 
 RESERVED_AHEAD_US = 10_000_000
 """Promises are kept over a restart although only every so often one is written down."""
-BROKEN_MAX = 4096
 
 Rows = Iterable[tuple[str, list[tuple[Any, ...]]]]
 
@@ -68,7 +68,7 @@ class VolumeStore:
         self.refuse = ""
         """Why nothing new is taken now (set by the event loop): the disk is full."""
         self.published: list[Published] = []
-        self._broken: dict[tuple[int, str], int] = {}
+        self.streams = Streams()
         self._wanted: dict[str, None] = dict.fromkeys(json.loads(database.meta("wanted") or "[]"))
 
     def _meta_or(self, key: str, value: str) -> str:
@@ -95,33 +95,28 @@ class VolumeStore:
     def stamp(self, submission: Submission, *, strict: bool, valid_until: float) -> Stamped:
         """Into the log, with the next stamp of this server; a known one keeps its own. Raises the refusal."""
         op = submission.op
-        key = (submission.stream, author_of(op.id))
-        broken_at = self._broken.get(key) if submission.stream else None
-        if broken_at is not None and sequence_of(op.id) > broken_at:
-            raise OutOfOrder(f"operation {broken_at} of this author was refused here; send it again first")
-        known = self.replica.stamp_of(op.id)
-        if known is not None:
-            self._check_same(op)
-            check_blobs(op, submission.blobs)
-            return Stamped(known, self.replica.head, self._store_content(op, submission.blobs, known=True))
-        if self._monotonic() >= valid_until:
-            raise StaleLease
+        self.streams.check(submission)
         try:
+            if self._monotonic() >= valid_until:
+                raise StaleLease
             result = self._stamp_new(submission, strict=strict)
-        except GdahError as error:
-            if not isinstance(error, FileSystemError) or isinstance(error, NoSpace):
-                self.will_come_again(submission)
+        except (GdahError, StaleLease) as error:
+            # Whatever stands against it counts only if it is new.
+            known = self.replica.stamp_of(op.id)
+            if known is not None:
+                return self._known(submission, known)
+            if isinstance(error, GdahError) and (not isinstance(error, FileSystemError) or isinstance(error, NoSpace)):
+                self.streams.refused(submission)
             raise
-        self._broken.pop(key, None)
+        self.streams.goes_on(submission)
         return result
 
-    def will_come_again(self, submission: Submission) -> None:
-        """It was refused, and its author will send it again: what follows it must not overtake it."""
-        if submission.stream:
-            if len(self._broken) >= BROKEN_MAX:
-                self._broken.clear()
-            op = submission.op.id
-            self._broken[(submission.stream, author_of(op))] = sequence_of(op)
+    def _known(self, submission: Submission, known: Stamp) -> Stamped:
+        """It is in the log: the same answer again. Raises BadMessage if its id names another operation."""
+        self._check_same(submission.op)
+        check_blobs(submission.op, submission.blobs)
+        missing = self._store_content(submission.op, submission.blobs, known=True)
+        return Stamped(known, self.replica.head, missing)
 
     def _stamp_new(self, submission: Submission, *, strict: bool) -> Stamped:
         op = submission.op
@@ -138,12 +133,15 @@ class VolumeStore:
             self.replica.offer(op, stamp)
         else:
             self.replica.accept(op, stamp)
-        missing = self._store_content(op, submission.blobs)
         head = self.replica.head
-        if head > before:
-            entry = Entry(head, stamp, op, submission.blobs, submission.sync)
-            self.published.append(Published(entry, giver=submission.giver))
-        return Stamped(stamp, head, missing, is_new=head > before)
+        if head == before:
+            known = self.replica.stamp_of(op.id)
+            assert known is not None, "neither taken, nor refused, nor known"
+            return self._known(submission, known)
+        missing = self._store_content(op, submission.blobs)
+        entry = Entry(head, stamp, op, submission.blobs, submission.sync)
+        self.published.append(Published(entry, giver=submission.giver))
+        return Stamped(stamp, head, missing, is_new=True)
 
     def _floor(self, floor: Stamp) -> int:
         """What a client says it has seen counts if it can be: a clock is never trusted far ahead of our own."""
@@ -198,10 +196,42 @@ class VolumeStore:
 
     def apply(self, entries: Sequence[Entry], origin: ServerId | None) -> Applied:
         """A batch of a peer's feed, or what a mount hands over (no origin). Idempotent; never refuses one."""
+        again: set[OpId] = set()
+        pairs = [(entry.op, self._stamp_for(entry, again)) for entry in entries]
+        before = self.replica.head
+        if len(pairs) == 1:
+            self.replica.accept(*pairs[0])
+            if self.replica.head > before:
+                self._publish(self.replica.head, pairs[0][1], entries[0], origin, again)
+        else:
+            self.replica.accept_all(pairs)
+            by_id = {entry.op.id: entry for entry in entries}
+            for position, stamp, op in self.replica.entries_after(before, self.replica.head - before):
+                self._publish(position, stamp, by_id[op.id], origin, again)
+        return Applied(self._content_of_all(entries), ())
+
+    def _stamp_for(self, entry: Entry, again: set[OpId]) -> Stamp:
+        """Its own stamp; or a new one of ours where nothing can be inserted any more, below the stable point: its
+        server was taken out, or stamped before it knew us. What is offered `again` is news to everybody."""
+        if entry.stamp <= self.replica.stable:
+            known = self.replica.stamp_of(entry.op.id)
+            if known is not None:
+                return known
+            again.add(entry.op.id)
+            return self.clock.next()
+        self.clock.observe(entry.stamp.clock)
+        return entry.stamp
+
+    def _publish(self, position: int, stamp: Stamp, entry: Entry, origin: ServerId | None, again: set[OpId]) -> None:
+        news = Entry(position, stamp, entry.op, _good(entry.blobs), entry.sync)
+        self.published.append(Published(news, origin=None if entry.op.id in again else origin))
+
+    def _content_of_all(self, entries: Sequence[Entry]) -> tuple[ChunkHash, ...]:
+        """Store what came with them, or before; the chunks that are still missing."""
         missing: list[ChunkHash] = []
         for entry in entries:
-            missing += self._apply_one(entry, origin)
-        return Applied(tuple(missing), ())
+            missing += self._store_content(entry.op, _good(entry.blobs))
+        return tuple(missing)
 
     def apply_each(self, entries: Sequence[Entry], origin: ServerId | None) -> Applied:
         """After `apply` failed by a fault of ours: one by one, so that one bad entry harms no other."""
@@ -211,7 +241,7 @@ class VolumeStore:
             published = len(self.published)
             try:
                 with self.database.transaction():
-                    missing += self._apply_one(entry, origin)
+                    missing += self.apply([entry], origin).missing
             except (NoSpace, StorageFailed):
                 raise
             except Exception:
@@ -219,27 +249,6 @@ class VolumeStore:
                 log.exception("could not apply operation %s of the feed; the rest goes on", entry.op.id)
                 skipped.append(entry.op.id)
         return Applied(tuple(missing), tuple(skipped))
-
-    def _apply_one(self, entry: Entry, origin: ServerId | None) -> tuple[ChunkHash, ...]:
-        known = self.replica.stamp_of(entry.op.id)
-        if known is not None and known <= entry.stamp:
-            return self._store_content(entry.op, _good(entry.blobs), known=True)
-        stamp = entry.stamp
-        if stamp <= self.replica.stable:
-            # Its server was taken out, or stamped before it knew us: below the stable point nothing can be inserted.
-            if known is not None:
-                return self._store_content(entry.op, _good(entry.blobs), known=True)
-            stamp = self.clock.next()
-            origin = None
-        self.clock.observe(stamp.clock)
-        before = self.replica.head
-        self.replica.accept(entry.op, stamp)
-        blobs = _good(entry.blobs)
-        missing = self._store_content(entry.op, blobs)
-        head = self.replica.head
-        if head > before:
-            self.published.append(Published(Entry(head, stamp, entry.op, blobs, entry.sync), origin=origin))
-        return missing
 
     def check_handed(self, entries: Sequence[Entry]) -> None:
         """A mount may know stamps that we do not, but none from the future. Raises BadMessage, nothing stored."""

@@ -207,7 +207,7 @@ class Writer:
             raise
         except GdahError as error:
             if job.submission is not None and isinstance(error, NoSpace):
-                self._store.will_come_again(job.submission)
+                self._store.streams.refused(job.submission)
             return error
         except Exception as error:
             log.exception("a job of the writer failed")
