@@ -57,16 +57,18 @@ def some_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    global _ran_on_mounts
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
-    if report.when != "call":
-        return
-    if item.get_closest_marker("mount") is not None and report.outcome != "skipped":
-        _ran_on_mounts += 1
-    if report.failed:
+    if report.when == "call" and report.failed:
         for cluster in list(LIVE):
             report.sections.append((f"cluster in {cluster.folder}", cluster.report()))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Called in the process that sums up, also for tests that ran in a worker."""
+    global _ran_on_mounts
+    if report.when == "call" and "mount" in report.keywords and report.outcome != "skipped":
+        _ran_on_mounts += 1
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -75,6 +77,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A whole run in CI that touched no mount proves nothing, so it fails."""
+    if hasattr(session.config, "workerinput"):
+        return
     whole = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if os.environ.get("CI") == "true" and whole and not session.config.option.collectonly and _ran_on_mounts == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -22,7 +22,7 @@ from tests.model.trial import Trial, empty_state, random_trial
 from tests.model.violation import Violation
 from tests.model.world import Counts, Program, World
 
-SECONDS = float(os.environ.get("GDAH_MODEL_SECONDS", "75"))
+SECONDS = float(os.environ.get("GDAH_MODEL_SECONDS", "90"))
 DRAWING: dict[str, float] = {}
 """When the search of Hypothesis ends, from its first program on."""
 AT_LEAST = 20

@@ -23,9 +23,11 @@ _GIVEN: set[int] = set()
 
 
 def free_port() -> int:
-    """A port below the ephemeral range, so that no outgoing connection takes it between two starts."""
+    """A port below the ephemeral range, so that no outgoing connection takes it between two starts, and out of the part
+    of it that belongs to this worker of a parallel run."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 6
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.randrange(20_000 + 2_000 * worker, 22_000 + 2_000 * worker)
         if port in _GIVEN:
             continue
         with socket.socket() as probe, contextlib.suppress(OSError):
