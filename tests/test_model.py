@@ -1,6 +1,6 @@
 """The replicated tree under random programs: the eight properties, and the proof that their checks can fail.
 
-`GDAH_MODEL_SECONDS` (75) is shared out among the searches here; a longer search is `python -m tests.campaign`.
+`GDAH_MODEL_SECONDS` (90) is shared out among the searches here; a longer search is `python -m tests.campaign`.
 """
 
 from __future__ import annotations
