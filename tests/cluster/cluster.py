@@ -330,6 +330,15 @@ class Cluster:
             wait_until(settled, f"everything of {mount.name} is on {copies} servers", timeout_s)
         self.wait_equal(timeout_s=timeout_s)
 
+    def lost_sight(self) -> bool:
+        """A busy machine kept a process from running for longer than the silence limit, so that others rightly took
+        it for dead. Then promises that hold between servers that see each other were not put to the test."""
+        return any(
+            word in node.process.log_text()
+            for node in (*self.servers, *self.mounts)
+            for word in ("stood still", "nothing heard for")
+        )
+
     # --- the end ---------------------------------------------------------------------------------------
 
     def report(self) -> str:

@@ -155,6 +155,7 @@ def test_an_operation_in_doubt_goes_to_the_other_server_under_its_id_as_tentativ
     a.link.cut("cable")
     waiter.join()
     assert waiter.error is None
+    eventually(lambda: submits(b))
     (op, strict), (again, strict_again) = submits(a)[0], submits(b)[0]
     assert op == again
     assert (strict, strict_again) == (True, False)
