@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gdah_volume.wire import Ack
 from tests.cluster.cluster import Cluster, Server
 from tests.cluster.waiting import wait_until
 from tests.server.lane_client import Identity, LaneClient
@@ -49,3 +50,9 @@ def wait_joined(cluster: Cluster, servers: list[Server] | None = None) -> None:
             lambda server=server: all(peer["state"] == "joined" for peer in server.volume()["peers"]),  # type: ignore[misc]
             f"{server.name} has joined its peers",
         )
+
+
+def assert_copies(cluster: Cluster, ack: Ack, copies: int, of: int) -> None:
+    """As many copies as servers that see each other; fewer only if one of them really stood still for a moment."""
+    assert ack.of == of
+    assert ack.copies == copies or (ack.copies < copies and cluster.lost_sight()), ack

@@ -9,7 +9,7 @@ import pytest
 from gdah_volume.wire import Ack
 from tests.cluster.cluster import Cluster
 from tests.cluster.waiting import wait_until
-from tests.server.conftest import Connect, wait_joined
+from tests.server.conftest import Connect, assert_copies, wait_joined
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 Servers = Callable[..., Cluster]
@@ -21,14 +21,14 @@ def test_three_copies_and_any_one_may_be_lost(servers: Servers, lane: Connect) -
         mount = lane(server)
         for index in range(10):
             ack = mount.create(b"%d-%d" % (number, index), b"x" * 1000)
-            assert (ack.copies, ack.of) == (3, 3)
+            assert_copies(cluster, ack, 3, 3)
     cluster.wait_equal()
     for lost in cluster.servers:
         others = [server for server in cluster.servers if server is not lost]
         lost.kill9()
         for server in others:
             ack = lane(server).create(b"without %s at %s" % (lost.name.encode(), server.name.encode()))
-            assert (ack.copies, ack.of) == (2, 3)
+            assert_copies(cluster, ack, 2, 3)
         lost.start()
         wait_joined(cluster)
         cluster.wait_equal()
@@ -70,7 +70,7 @@ def test_servers_learn_of_each_other(servers: Servers, lane: Connect) -> None:
     wait_joined(cluster)
     for server in everyone:
         ack = lane(server).create(b"by " + server.name.encode(), b"data")
-        assert (ack.copies, ack.of) == (3, 3)
+        assert_copies(cluster, ack, 3, 3)
     cluster.wait_equal()
 
 

@@ -13,7 +13,7 @@ from gdah_volume.ids import NodeId
 from gdah_volume.wire import Ack, Feed, Refused
 from tests.cluster.cluster import Cluster
 from tests.cluster.waiting import wait_until
-from tests.server.conftest import Connect, wait_joined
+from tests.server.conftest import Connect, assert_copies, wait_joined
 from tests.server.lane_client import Identity
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -128,10 +128,10 @@ def test_one_is_lost_and_returns(servers: Servers, lane: Connect, which: int, ho
     cluster.wait_equal()
     wait_joined(cluster)
     ack = mount.create(b"after", b"3")
-    assert (ack.copies, ack.of) == (2, 2)
+    assert_copies(cluster, ack, 2, 2)
     late = lane(lost)
     ack = late.create(b"through the one that was lost", b"4")
-    assert (ack.copies, ack.of) == (2, 2)
+    assert_copies(cluster, ack, 2, 2)
     cluster.wait_equal()
     assert cluster.servers[0].full_state() == cluster.servers[1].full_state()
     assert len(lost.full_state()) == 13
@@ -178,7 +178,7 @@ def test_partition_and_healing(servers: Servers, lane: Connect) -> None:
     ]  # fmt: skip
     assert [name for name, content in tree.items() if content is None] == ["folder"]
     wait_joined(cluster)
-    assert one.create(b"later").copies == 2
+    assert_copies(cluster, one.create(b"later"), 2, 2)
 
 
 def test_one_way_silence_is_a_partition_and_heals(servers: Servers, lane: Connect) -> None:
@@ -232,7 +232,7 @@ def test_a_server_from_an_old_backup_gets_a_new_epoch_and_the_union(servers: Ser
     wait_joined(cluster)
     mount = lane(b)
     for index in range(30):
-        assert mount.create(b"new-%d" % index, b"2").copies == 2
+        assert_copies(cluster, mount.create(b"new-%d" % index, b"2"), 2, 2)
     cluster.wait_equal()
     epoch = b.status()["epoch"]
     mount.close()
@@ -245,7 +245,7 @@ def test_a_server_from_an_old_backup_gets_a_new_epoch_and_the_union(servers: Ser
     assert a.full_state() == b.full_state()
     assert len(b.full_state()) == 31
     wait_joined(cluster)
-    assert lane(b).create(b"last").copies == 2
+    assert_copies(cluster, lane(b).create(b"last"), 2, 2)
 
 
 def test_an_old_backup_that_was_written_to_alone_still_receives_the_union(servers: Servers, lane: Connect) -> None:
@@ -310,6 +310,6 @@ def test_synced_operations_and_both_orders_of_start(servers: Servers, lane: Conn
     b.start()
     cluster.wait_equal()
     wait_joined(cluster)
-    assert mount.create(b"together", b"2", sync=True).copies == 2
+    assert_copies(cluster, mount.create(b"together", b"2", sync=True), 2, 2)
     assert a.process.terminate() == 0
     assert b.process.terminate() == 0
