@@ -112,6 +112,10 @@ class WantedChunks:
             except GdahError as error:
                 log.debug("cannot fetch chunk %s yet: %s", name.hex()[:16], error)
                 await asyncio.sleep(RETRY_S)
+            except Exception:
+                # A fault of ours: said aloud, and tried again, or this chunk would hold back our `held` for ever.
+                log.exception("fetching chunk %s failed; it is tried again", name.hex()[:16])
+                await asyncio.sleep(RETRY_S)
 
     async def close(self) -> None:
         for task in list(self._tasks):

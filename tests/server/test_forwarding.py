@@ -15,6 +15,7 @@ from gdah_volume.errors import NoSpace
 from gdah_volume.ids import DEFAULT_VOLUME, VolumeName
 from storage_server.ports import ChunkSource
 from storage_server.volume_chunks import VolumeChunks
+from storage_server.wanted import WantedChunks
 
 QUICK, STOPPED = "http://quick", "http://stopped"
 DATA = b"x" * 100_000
@@ -107,3 +108,28 @@ def test_catching_up_leaves_the_free_space_alone(tmp_path: Path) -> None:
         store = ChunkStore(tmp_path / "chunks", database)
         asyncio.run(scenario(store))
         assert store.get(hash_of(DATA)) == DATA
+
+
+def test_a_fault_while_fetching_does_not_end_the_search_for_a_chunk() -> None:
+    async def scenario() -> None:
+        tries: list[ChunkHash] = []
+        stored: list[bytes] = []
+
+        async def fetch(name: ChunkHash) -> bytes:
+            tries.append(name)
+            if len(tries) == 1:
+                raise AttributeError("a bug in a library")
+            return DATA
+
+        async def store(_: ChunkHash, data: bytes) -> None:
+            stored.append(data)
+
+        wanted = WantedChunks(fetch, store, lambda _: None)
+        wanted.add([hash_of(DATA)])
+        here = asyncio.Event()
+        wanted.when_here(here.set)
+        await asyncio.wait_for(here.wait(), 20)
+        assert (len(tries), stored) == (2, [DATA])
+        await wanted.close()
+
+    asyncio.run(scenario())
