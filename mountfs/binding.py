@@ -22,19 +22,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gdah_volume.errors import MountFailed
+from mountfs.negotiation import MAX_WRITE_BYTES, RECEIVE_BYTES, agreed
 from mountfs.stat_layout import StatLayout
 
 ROOT_INO = 1
-MAX_WRITE_BYTES = 128 << 10
-"""libfuse2 and kernels before 4.20 take no larger request."""
-RECEIVE_BYTES = 0x21000
-"""One request: MAX_WRITE_BYTES and a page for the headers; libfuse's own MIN_BUFSIZE."""
 
 CAP_ATOMIC_O_TRUNC = 1 << 3
 CAP_BIG_WRITES = 1 << 5
 CAP_SPLICE = 1 << 7 | 1 << 8 | 1 << 9
 CAP_AUTO_INVAL_DATA = 1 << 12
 CAP_HANDLE_KILLPRIV = 1 << 20
+# libfuse3's own numbers; libfuse2 does not know these, see `negotiation`.
+CAP_ASYNC_DIO, CAP_PARALLEL_DIROPS, CAP_CACHE_SYMLINKS = 1 << 15, 1 << 18, 1 << 23
 
 SET_MODE, SET_UID, SET_GID, SET_SIZE, SET_ATIME, SET_MTIME = (1 << bit for bit in range(6))
 SET_ATIME_NOW, SET_MTIME_NOW = 1 << 7, 1 << 8
@@ -111,6 +110,21 @@ class ForgetData(ctypes.Structure):
     _fields_ = [("ino", ctypes.c_uint64), ("nlookup", ctypes.c_uint64)]
 
 
+class _Part(ctypes.Structure):
+    """struct iovec"""
+
+    _fields_ = [("base", c_void_p), ("size", c_size_t)]
+
+
+_SEND = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(_Part), c_size_t)
+
+
+class _ChannelOps(ctypes.Structure):
+    """struct fuse_chan_ops of libfuse2"""
+
+    _fields_ = [("receive", c_void_p), ("send", _SEND), ("destroy", c_void_p)]
+
+
 class _Buffer(ctypes.Structure):
     """struct fuse_buf"""
 
@@ -155,6 +169,10 @@ class Connection(Protocol):
     """One mounted session. `fd` is where the kernel's requests are read from, one per read."""
 
     fd: int
+
+    def greet(self, address: int, size: int) -> None:
+        """Answer INIT, the first request. Call `ended` after it."""
+        ...
 
     def process(self, address: int, size: int) -> None:
         """Decode one request and call its callback, which replies."""
@@ -241,7 +259,8 @@ class Library:
             info.max_write = MAX_WRITE_BYTES
             info.max_background = options.max_background
             info.congestion_threshold = options.max_background * 3 // 4
-            want = CAP_ATOMIC_O_TRUNC | (CAP_BIG_WRITES if self.major == 2 else 0)
+            later = CAP_ASYNC_DIO | CAP_PARALLEL_DIROPS | CAP_CACHE_SYMLINKS
+            want = CAP_ATOMIC_O_TRUNC | (CAP_BIG_WRITES if self.major == 2 else later)
             # Splicing would fill pipes instead of our buffers; data is invalidated by us, exactly; and set-user-id
             # bits are taken away by the kernel itself.
             unwanted = CAP_SPLICE | CAP_AUTO_INVAL_DATA | CAP_HANDLE_KILLPRIV
@@ -278,6 +297,7 @@ class _Connection2:
 
     def __init__(self, library: Library, path: Path, table: ctypes.Structure, options: MountOptions) -> None:
         waiting, short = library.waiting, library.short
+        self._waiting = waiting
         self._path = os.fsencode(path)
         self._table = table  # libfuse copied the pointers; the functions behind them live here
         mount = _declare(waiting, "fuse_mount", c_void_p, c_char_p, POINTER(_Args))
@@ -306,6 +326,22 @@ class _Connection2:
         _declare(waiting, "fuse_session_add_chan", None, c_void_p, c_void_p)(self._session, self._channel)
         self.fd: int = _declare(waiting, "fuse_chan_fd", c_int, c_void_p)(self._channel)
         os.set_inheritable(self.fd, False)
+
+    def greet(self, address: int, size: int) -> None:
+        """libfuse answers into a channel that only collects; the kernel hears what `negotiation` makes of it."""
+        collected: list[bytes] = []
+
+        def send(_channel: int, parts: Any, count: int) -> int:
+            collected.append(b"".join(ctypes.string_at(parts[at].base, parts[at].size) for at in range(count)))
+            return 0
+
+        ops = _ChannelOps(None, _SEND(send), None)
+        new = _declare(self._waiting, "fuse_chan_new", c_void_p, POINTER(_ChannelOps), c_int, c_size_t, c_void_p)
+        channel = new(ctypes.byref(ops), -1, RECEIVE_BYTES, None)
+        self._process(self._session, address, size, channel)
+        _declare(self._waiting, "fuse_chan_destroy", None, c_void_p)(channel)
+        for answer in collected:
+            os.write(self.fd, agreed(ctypes.string_at(address, size), answer))
 
     def process(self, address: int, size: int) -> None:
         self._process(self._session, address, size, self._channel)
@@ -353,6 +389,9 @@ class _Connection3:
             raise _refused(path)
         self.fd: int = _declare(waiting, "fuse_session_fd", c_int, c_void_p)(self._session)
         os.set_inheritable(self.fd, False)
+
+    def greet(self, address: int, size: int) -> None:
+        self.process(address, size)
 
     def process(self, address: int, size: int) -> None:
         self._process(self._session, ctypes.byref(_Buffer(size, 0, address, -1, 0)))

@@ -97,13 +97,15 @@ class AttributeChanges:
         if size < 0:
             raise InvalidArgument("a negative size")
         if handle is not None:
-            self.drop_suid(handle.file, handle.uid)
+            if handle.uid or caller.uid:
+                self.drop_suid(handle.file)
             handle.file.truncate(size, handle)
             return
         self.check_file(node)
         file = self._handles.acquire(node)
         try:
-            self.drop_suid(file, caller.uid)
+            if caller.uid:
+                self.drop_suid(file)
             file.truncate(size, None)
             self._saving.save(file, sync=False)
         finally:
@@ -118,10 +120,10 @@ class AttributeChanges:
         if kind != "file":
             raise InvalidArgument("not a regular file")
 
-    def drop_suid(self, file: OpenFile, uid: int) -> None:
+    def drop_suid(self, file: OpenFile) -> None:
         """An edit by anybody but root takes set-user-id and set-group-id away, when it is saved and in what
         is shown."""
-        if uid == 0 or file.clear_suid:
+        if file.clear_suid:
             return
         view: Described | None = file.orphan
         if view is None:
@@ -129,6 +131,8 @@ class AttributeChanges:
                 view = self._parts.mirror.tree.node(file.node)
         if without_suid(view.mode) != view.mode:
             file.clear_suid = True
+            for ino in list(file.inos):
+                self._parts.kernel.invalidate_inode(ino)  # it leaves this to us, and would run the file as before
 
     # --- extended attributes
 

@@ -275,7 +275,8 @@ class Filesystem:
                 file.refresh()
                 handle = self.handles.add(file, ino, flags, caller.uid)
                 if flags & os.O_TRUNC:
-                    self._changes.drop_suid(file, caller.uid)
+                    if caller.uid:
+                        self._changes.drop_suid(file)
                     file.truncate(0, handle)
                 version = file.version
         except BaseException:
@@ -289,15 +290,15 @@ class Filesystem:
         found = self.handles.get(handle)
         return found.file.read(found, offset, size)
 
-    def write(self, ino: int, handle: int, offset: int, data: bytes | memoryview) -> int:
+    def write(self, ino: int, handle: int, offset: int, data: bytes | memoryview, *, kill_suid: bool = False) -> int:
         found = self.handles.get(handle)
         if not found.writes:
             raise BadHandle("the file is open for reading only")
         if not len(data):
             return 0
         data = data[:WRITE_MAX_BYTES]
-        if found.uid:
-            self._changes.drop_suid(found.file, found.uid)
+        if kill_suid or found.uid:
+            self._changes.drop_suid(found.file)
         at = found.file.write(found, None if found.appends else offset, data)
         self._saving.save_if_heavy(found.file)
         if at != offset:

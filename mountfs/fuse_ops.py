@@ -35,6 +35,7 @@ from mountfs.binding import (
     Library,
 )
 from mountfs.ports import AttrChange, Caller, DirEntry, FileSystemCalls, Stat
+from mountfs.raw_requests import RawRequests
 
 log = logging.getLogger("gdah.fuse")
 
@@ -51,6 +52,9 @@ _ENTRY_INO = struct.Struct("=Q")
 _OPENED = struct.Struct("=QII")
 """The kernel's struct fuse_open_out: handle, flags, padding. Made here, because libfuse2 knows only some flags."""
 _DIRECT_IO, _KEEP_CACHE, _CACHE_LISTING, _NO_FLUSH = 1 << 0, 1 << 1, 1 << 3, 1 << 5
+_WRITE_FLAGS, _WRITE_FLAGS_BEFORE, _WRITE_KILL_SUID = ctypes.c_uint32, 20, 1 << 2
+"""`write_flags` in the kernel's struct fuse_write_in, which lies right before the bytes; libfuse2 passes on one of them
+only. The kernel says so who writes without the right to leave set-user-id (see HANDLE_KILLPRIV_V2 in `negotiation`)."""
 _DIRENT = struct.Struct("=QQII")
 """The kernel's struct fuse_dirent: inode, cookie, length of the name, type; then the name, padded to 8."""
 
@@ -76,6 +80,7 @@ class FuseOps:
         self._lock = threading.Lock()  # guards `failures`
         self.failures = 0
         """Handlers that ended in an exception which is no GdahError: faults of ours."""
+        self.raw = RawRequests(calls, self._failed)
 
     def callbacks(self, library: Library) -> dict[str, Callable[..., None]]:
         """By name of the operation, for `Library.table`."""
@@ -262,7 +267,9 @@ class _Handlers:
     def write(self, _request: int, ino: int, address: int, size: int, offset: int, file_info: int) -> Answer:
         # A copy, 10 us for 128 KiB: the buffer belongs to the next request as soon as this one is answered.
         data = ctypes.string_at(address, size)
-        return self.library.reply_write, self.calls.write(ino, self._handle(file_info), offset, data)
+        kill_suid = bool(_WRITE_FLAGS.from_address(address - _WRITE_FLAGS_BEFORE).value & _WRITE_KILL_SUID)
+        written = self.calls.write(ino, self._handle(file_info), offset, data, kill_suid=kill_suid)
+        return self.library.reply_write, written
 
     def flush(self, _request: int, ino: int, file_info: int) -> Answer:
         self.calls.flush(ino, self._handle(file_info))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import mmap
 import os
 import select
 import threading
@@ -20,9 +21,10 @@ from pathlib import Path
 
 from gdah_volume.errors import MountFailed
 from mountfs import mountpoint
-from mountfs.binding import RECEIVE_BYTES, Connection, Library, MountOptions, load
+from mountfs.binding import Connection, Library, MountOptions, load
 from mountfs.fuse_ops import FuseOps
 from mountfs.kernel_cache import NotifyingKernelCache
+from mountfs.negotiation import RECEIVE_BYTES
 
 log = logging.getLogger("gdah.fuse")
 
@@ -98,15 +100,18 @@ class Session:
 
     def _greet(self) -> None:
         """The first request is INIT, which the kernel sends when it mounts."""
-        self._serve_one(*_buffer())
-        if self._connection.ended():
+        buffer, address = _buffer()
+        size = self._fetch(buffer)
+        if size > 0:
+            self._connection.greet(address, size)
+        if size <= 0 or self._connection.ended():
             raise MountFailed("the kernel and the FUSE library cannot agree on a protocol; update the library")
 
     def _start(self, options: MountOptions) -> None:
         _raise_readahead(self.path)
         self.kernel_cache.start(self._connection, self.operations.root_names)
         with self._lock:
-            self._idle, self._max_workers = 0, options.max_threads
+            self._max_workers = options.max_threads
             for _ in range(options.threads):
                 self._add_worker()
 
@@ -135,7 +140,7 @@ class Session:
             if last:
                 os.write(self._stopped_in, b".")
 
-    def _serve_one(self, buffer: list[bytearray], address: int) -> bool:
+    def _serve_one(self, buffer: list[mmap.mmap], address: int) -> bool:
         """Fetch one request and have it answered; False when there will be no more. The thread is then not idle."""
         size = self._fetch(buffer)
         with self._lock:
@@ -143,10 +148,21 @@ class Session:
             if size > 0 and self._idle == 0 and self._workers < self._max_workers:
                 self._add_worker()
         if size > 0:
-            self._connection.process(address, size)
+            answer = self.operations.raw.answer(buffer[0], size)
+            if answer is None:
+                self._connection.process(address, size)
+            else:
+                self._reply(answer)
         return size >= 0
 
-    def _fetch(self, buffer: list[bytearray]) -> int:
+    def _reply(self, answer: bytes) -> None:
+        try:
+            os.write(self._connection.fd, answer)
+        except OSError as error:  # ENOENT: who asked was killed meanwhile; ENODEV: unmounted
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                log.exception("answering the kernel failed: %s", error.strerror)
+
+    def _fetch(self, buffer: list[mmap.mmap]) -> int:
         """The size of the request; 0: it was taken back meanwhile; -1: there will be no more."""
         try:
             return os.readv(self._connection.fd, buffer) or -1
@@ -158,8 +174,9 @@ class Session:
             return -1
 
 
-def _buffer() -> tuple[list[bytearray], int]:
-    buffer = bytearray(RECEIVE_BYTES)
+def _buffer() -> tuple[list[mmap.mmap], int]:
+    """Mapped, not zeroed: a thread takes as much memory as the largest request that it has seen, 1 MiB at most."""
+    buffer = mmap.mmap(-1, RECEIVE_BYTES)
     return [buffer], ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
