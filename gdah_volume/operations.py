@@ -170,12 +170,18 @@ def _check_mode(mode: int | None) -> None:
         raise BadMessage(f"mode out of range: {mode}")
 
 
-_TIME_LIMIT_NS = 1 << 62
+TIME_LIMIT_NS = 9_200_000_000 * 1_000_000_000
+"""Times lie between the years 1678 and 2261: nanoseconds in 64 bits, with room to count on."""
+
+
+def time_in_range(time_ns: int) -> int:
+    """The nearest time that can be kept. Local file systems do the same (ext4 beyond the years 1901 and 2446)."""
+    return max(-TIME_LIMIT_NS, min(time_ns, TIME_LIMIT_NS))
 
 
 def _check_numbers(*values: int | None) -> None:
     for value in values:
-        if value is not None and not -_TIME_LIMIT_NS < value < _TIME_LIMIT_NS:
+        if value is not None and not -TIME_LIMIT_NS <= value <= TIME_LIMIT_NS:
             raise BadMessage("a number is out of range")
 
 
@@ -198,7 +204,8 @@ def _check_version_or_none(version: Version | None) -> None:
 def check_operation(op: Operation) -> Operation:
     """Everything that can be known without a tree. Raises BadMessage, InvalidName or NameTooLong.
 
-    Called on each operation that arrives from outside, on both ends, before anything is stored.
+    Called on each operation that arrives from outside, on both ends, before anything is stored; and on each own one
+    before it is logged, as one that no server takes would hold back all that come after it.
     """
     check_op_id(op.id)
     _check_numbers(op.time_ns)

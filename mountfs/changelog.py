@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable
 
 from gdah_volume.content import INLINE_MAX_BYTES, Chunk, ChunkHash
-from gdah_volume.errors import GdahError, NoSpace
+from gdah_volume.errors import BadMessage, GdahError, InvalidArgument, NoSpace
 from gdah_volume.ids import Author, NodeId, OpId, op_id
-from gdah_volume.operations import Operation, Rename, Rmdir, Unlink, Write, chunks_in
+from gdah_volume.operations import Operation, Rename, Rmdir, Unlink, Write, check_operation, chunks_in
 from gdah_volume.stamps import ZERO
 from gdah_volume.wire import Blob
 from mountfs.dirty import DirtyChunks
@@ -102,7 +102,7 @@ class ChangeLog:
         """
         mirror = self._mirror
         with mirror.lock:
-            op = build(op_id(self._author, self._sequence + 1), self._next_time_ns())
+            op = self._checked(build(op_id(self._author, self._sequence + 1), self._next_time_ns()))
             self._check_room()  # its content was let in by `store_chunk`
             waits = (self._replicated or sync) and self._sender.answering
             record = Record(
@@ -136,6 +136,13 @@ class ChangeLog:
         if wait:
             ticket.wait()
         return ticket
+
+    @staticmethod
+    def _checked(op: Operation) -> Operation:
+        try:
+            return check_operation(op)
+        except BadMessage as error:
+            raise InvalidArgument(str(error)) from error
 
     def _log(self, record: Record, op: Operation) -> None:
         """Inside the transaction."""

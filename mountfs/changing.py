@@ -9,10 +9,12 @@ Threading: any thread; lock order as in `openfile`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from gdah_volume.errors import InvalidArgument, IsADirectory
 from gdah_volume.ids import NodeId
+from gdah_volume.operations import time_in_range
 from gdah_volume.tree import NodeView
 from mountfs import intents, xattrs
 from mountfs.attributes import Described, GroupsOf, allowed_mode, without_suid
@@ -23,6 +25,7 @@ from mountfs.ports import AttrChange, Caller
 from mountfs.saving import Saving
 
 Fields = dict[str, Any]
+Time = int | Literal["now"] | None
 
 
 class AttributeChanges:
@@ -37,6 +40,7 @@ class AttributeChanges:
 
     def change(self, node: NodeId, change: AttrChange, handle: Handle | None, caller: Caller) -> None:
         """`node` is resolved."""
+        change = replace(change, atime_ns=_kept(change.atime_ns), mtime_ns=_kept(change.mtime_ns))
         if change.size is not None:
             self._resize(node, change.size, handle, caller)
         file = handle.file if handle is not None else self._handles.find(node)
@@ -155,3 +159,7 @@ class AttributeChanges:
         if file is None or not self._change_nameless(file, change):
             build = intents.set_attributes(self._parts.mirror.tree, node, change)
             self._performer.perform(build, node)
+
+
+def _kept(time: Time) -> Time:
+    return time_in_range(time) if isinstance(time, int) else time

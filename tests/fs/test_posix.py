@@ -272,6 +272,21 @@ def test_times_before_1970_and_far_away(target: Target) -> None:
     assert (seen.atime_ns, seen.mtime_ns) == (-5_000_000_000, -1)
     target.utime(b"a", 4_000_000_000 * 10**9, 4_000_000_001 * 10**9)
     assert target.stat(b"a").mtime_ns == 4_000_000_001 * 10**9
+    year_2200_ns = 7_258_118_400 * 10**9 + 123
+    target.utime(b"a", year_2200_ns, year_2200_ns)
+    assert target.stat(b"a").mtime_ns == year_2200_ns
+
+
+def test_times_beyond_what_can_be_kept_become_the_nearest(target: Target) -> None:
+    write_file(target, b"a", b"")
+    for year_ns in (9_223_372_036 * 10**9, -9_223_372_036 * 10**9):
+        target.utime(b"a", year_ns, year_ns)
+        seen = target.stat(b"a")
+        assert seen.mtime_ns == seen.atime_ns
+        assert (seen.mtime_ns > 0) == (year_ns > 0)
+        assert abs(seen.mtime_ns) > 2_000_000_000 * 10**9
+    write_file(target, b"b", b"after it")
+    assert read_file(target, b"b") == b"after it"
 
 
 def test_chmod_and_chown(target: Target) -> None:

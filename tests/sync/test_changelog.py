@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from gdah_volume.content import INLINE_MAX_BYTES, hash_of
-from gdah_volume.errors import Exists, NoSpace, NotFound, StorageFailed
+from gdah_volume.errors import Exists, InvalidArgument, NoSpace, NotFound, StorageFailed
+from gdah_volume.ids import ROOT, OpId
+from gdah_volume.operations import SetAttr
 from mountfs.dirty import Limits
 from tests.sync.worlds import World
 
@@ -50,6 +52,22 @@ def test_after_kill_9_everything_is_there(world: World) -> None:
     assert [record.number for record in records] == [1, 2, 3, 4, 5]
     again.create("c")
     assert again.again().names() == ["b", "c"]
+
+
+def test_what_no_server_would_take_is_not_logged(world: World) -> None:
+    """It would be refused with the connection, again and again, and hold back everything after it."""
+    world.create("a")
+
+    def too_late(op: OpId, time_ns: int) -> SetAttr:
+        link = world.mirror.tree.lookup(ROOT, b"a")
+        assert link is not None
+        return SetAttr(id=op, time_ns=time_ns, node=link.node, version=None, mtime_ns=(1 << 63) - 1)
+
+    with pytest.raises(InvalidArgument):
+        world.log.perform(too_late)
+    assert world.log.pending_operations == 1
+    world.create("b")
+    assert world.names() == ["a", "b"]
 
 
 def test_what_does_not_fit_the_own_view_is_refused_and_not_logged(world: World) -> None:
