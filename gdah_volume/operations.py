@@ -146,7 +146,27 @@ class Rename(Base, frozen=True, kw_only=True, tag="rename"):
     replaces: Replaced | None = None
 
 
-Operation = Create | Write | SetAttr | Link | Unlink | Rmdir | Rename
+class SeenLink(msgspec.Struct, frozen=True):
+    """A name as an author saw it: `rev` placed it last, `version` is that of a file."""
+
+    link: LinkId
+    rev: Version
+    node: NodeId
+    version: Version | None
+
+
+class Exchange(Base, frozen=True, kw_only=True, tag="exchange"):
+    """Two names change places, all or nothing: ignored unless both are as the author saw them. Strict: ENOENT,
+    EINVAL."""
+
+    link: LinkId
+    rev: Version
+    node: NodeId
+    version: Version | None
+    other: SeenLink
+
+
+Operation = Create | Write | SetAttr | Link | Unlink | Rmdir | Rename | Exchange
 
 
 def content_in(op: Operation) -> Content:
@@ -260,6 +280,12 @@ def check_operation(op: Operation) -> Operation:
                 check_op_id(op.replaces.node)
                 _check_version_or_none(op.replaces.version)
                 _check_also(op.replaces.also)
+        case Exchange():
+            for seen in (op, op.other):
+                check_op_id(seen.link)
+                check_version(seen.rev)
+                check_op_id(seen.node)
+                _check_version_or_none(seen.version)
     return op
 
 
@@ -316,7 +342,7 @@ def to_json(op: Operation) -> str:
             attrs["mode"] = f"{value.mode:04o}"
             attrs["xattrs"] = _xattrs_out(value.xattrs)
             out[field] = {name: kept for name, kept in attrs.items() if kept != {} and (name != "rdev" or kept)}
-        elif field == "replaces":
+        elif field in ("replaces", "other"):
             out[field] = msgspec.to_builtins(value)
         else:
             out[field] = value
@@ -352,15 +378,17 @@ def from_json(text: str) -> Operation:
             raw["also"] = tuple(raw["also"])
         if "replaces" in raw:
             raw["replaces"] = msgspec.convert(raw["replaces"], Replaced)
+        if "other" in raw:
+            raw["other"] = msgspec.convert(raw["other"], SeenLink)
         kind = _BY_TAG[raw.pop("type")]
-        if kind in (Write, Link, Unlink, Rename):
+        if kind in (Write, Link, Unlink, Rename, Exchange):
             raw.setdefault("base" if kind is Write else "version", None)
         return kind(**raw)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise BadMessage(f"not an operation: {error}") from error
 
 
-_BY_TAG: dict[str, type[Create | Write | SetAttr | Link | Unlink | Rmdir | Rename]] = {
+_BY_TAG: dict[str, type[Operation]] = {
     "create": Create,
     "write": Write,
     "setattr": SetAttr,
@@ -368,4 +396,5 @@ _BY_TAG: dict[str, type[Create | Write | SetAttr | Link | Unlink | Rmdir | Renam
     "unlink": Unlink,
     "rmdir": Rmdir,
     "rename": Rename,
+    "exchange": Exchange,
 }

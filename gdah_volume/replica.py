@@ -19,7 +19,7 @@ from gdah_volume.engine import Engine
 from gdah_volume.errors import OutOfOrder
 from gdah_volume.ids import LOST, Author, NodeId, OpId
 from gdah_volume.log import DIGEST_BYTES, Log, order_of
-from gdah_volume.operations import Create, Link, Operation, Rename, SetAttr, Write, chunks_in
+from gdah_volume.operations import Create, Exchange, Link, Operation, Rename, SetAttr, Write, chunks_in
 from gdah_volume.rows import LinkRow, Order, unpack_content
 from gdah_volume.rules import refuse_hidden
 from gdah_volume.snapshot import dump, load
@@ -232,6 +232,8 @@ class Replica:
             to = tree.path(op.parent)
             target = op.name if not to else to + b"/" + op.name
             text += " -> " + target.decode("utf-8", "backslashreplace")
+        elif isinstance(op, Exchange):
+            text += " <-> " + (tree.path(op.other.node) or b"?").decode("utf-8", "backslashreplace")
         return text
 
     def _changes(self) -> Changes:

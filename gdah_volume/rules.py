@@ -14,7 +14,7 @@ from __future__ import annotations
 from gdah_volume import errors
 from gdah_volume.errors import FileSystemError
 from gdah_volume.ids import LOST, ROOT, LinkId, NodeId, Version
-from gdah_volume.operations import Create, Link, Operation, Rename, Replaced, Rmdir, SetAttr, Unlink, Write
+from gdah_volume.operations import Create, Exchange, Link, Operation, Rename, Replaced, Rmdir, SetAttr, Unlink, Write
 from gdah_volume.placing import Placing, union
 from gdah_volume.rows import AttrsRow, FileRow, LinkRow, NodeRow, Rows, VersionRow, pack_content, unpack_content
 
@@ -41,6 +41,8 @@ def fold(op: Operation, rows: Rows) -> FileSystemError | None:
             rules.drop(Replaced(op.link, op.rev, op.node, None, True, True, op.also))
         case Rename():
             rules.rename(op)
+        case Exchange():
+            rules.exchange(op)
     return rules.refusal
 
 
@@ -60,6 +62,8 @@ def refuse_hidden(op: Operation) -> FileSystemError | None:
             seen = op.replaces
             bad = op.node in hidden or op.link in hidden
             bad = bad or (seen is not None and (seen.node in hidden or seen.link in hidden))
+        case Exchange():
+            bad = any(each in hidden for each in (op.node, op.link, op.other.node, op.other.link))
     return errors.NotPermitted("the root of the volume and its hidden folder stay as they are") if bad else None
 
 
@@ -338,6 +342,38 @@ class _Rules(Placing):
             self.refuse(errors.NotAsSeen, "its content is in another file now")
             return self.branch_link(target)
         return link
+
+    def exchange(self, op: Exchange) -> None:
+        """Two names change places if both are as the author saw them, else nothing: half of it would be neither what
+        he wanted nor what was there."""
+        other = op.other
+        mine, theirs = self.as_seen(op.link, op.rev, op.version), self.as_seen(other.link, other.rev, other.version)
+        if mine is None or theirs is None or mine.node == theirs.node:
+            return
+        # The folders above both are alive, as both are, and neither is below the other: so no circle can come of it.
+        if self.would_hold_itself(mine, theirs) or self.would_hold_itself(theirs, mine):
+            self.refuse(errors.InvalidArgument, "a folder cannot go into itself")
+            return
+        self.put_at(op.link, mine, theirs)
+        self.put_at(other.link, theirs, mine)
+
+    def as_seen(self, link: LinkId, rev: Version, version: Version | None) -> LinkRow | None:
+        """The name, if it is where its author saw it and its file is the one that he saw."""
+        row = self.rows.link(link)
+        if row is None or not (row.live or row.merged):
+            self.refuse(errors.NotFound, "the name has been removed")
+        elif row.merged or row.rev != rev or self.target(row.node, version) != row.node:
+            self.refuse(errors.NotAsSeen, "it has been moved, or its content is in another file now")
+        else:
+            return row
+        return None
+
+    def would_hold_itself(self, row: LinkRow, at: LinkRow) -> bool:
+        return self.is_dir(row.node) and self.inside(at.parent, row.node)
+
+    def put_at(self, link: LinkId, row: LinkRow, at: LinkRow) -> None:
+        rev = union(Version(self.op), self.op, *self.merged_parts(row.rev))
+        self.rows.put_link(link, LinkRow(row.node, at.parent, at.name, at.name, rev, True, at.via))
 
     def roll_back_cycle(self) -> None:
         self.rows.forget_writes()

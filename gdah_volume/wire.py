@@ -33,12 +33,14 @@ from typing import Literal
 import msgspec
 
 from gdah_volume.content import INLINE_MAX_BYTES, ChunkHash
-from gdah_volume.errors import BadMessage, GdahError, MessageTooBig
+from gdah_volume.errors import BadMessage, GdahError, MessageTooBig, VersionFromTheFuture
 from gdah_volume.ids import Author, Epoch, OpId, ServerId, VolumeName
 from gdah_volume.operations import Operation, check_operation
 from gdah_volume.stamps import Stamp
 
-PROTOCOL = 1
+PROTOCOL = 2
+PROTOCOL_MIN = 2
+"""Since 2 there is Exchange, which 1 can neither read nor apply: who speaks 1 would show another tree."""
 MESSAGE_MAX_BYTES = 16 << 20
 """A frame; the largest is a batch of feed entries with inline content or a Write of a 64 GiB file (about 3 MiB)."""
 BATCH_MAX_ENTRIES = 512
@@ -47,6 +49,15 @@ OFFER_MAX_IDS = 4096
 BEAT_INTERVAL_S = 0.1
 SILENCE_LIMIT_S = 0.4
 """No message for so long: the other side is taken for dead, whatever TCP says."""
+
+
+def check_protocol(protocol: int, speaker: str) -> None:
+    """Raises VersionFromTheFuture, at whichever end is the newer."""
+    if not PROTOCOL_MIN <= protocol <= PROTOCOL:
+        older = "this side" if protocol > PROTOCOL else "the other side"
+        raise VersionFromTheFuture(
+            f"{speaker} speaks protocol {protocol}, here it is {PROTOCOL_MIN} to {PROTOCOL}: update {older}"
+        )
 
 
 class Blob(msgspec.Struct, frozen=True, array_like=True):

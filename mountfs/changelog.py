@@ -22,7 +22,7 @@ from collections.abc import Callable
 from gdah_volume.content import INLINE_MAX_BYTES, Chunk, ChunkHash
 from gdah_volume.errors import BadMessage, GdahError, InvalidArgument, NoSpace
 from gdah_volume.ids import Author, NodeId, OpId, op_id
-from gdah_volume.operations import Operation, Rename, Rmdir, Unlink, Write, check_operation, chunks_in
+from gdah_volume.operations import Exchange, Operation, Rename, Rmdir, Unlink, Write, check_operation, chunks_in
 from gdah_volume.stamps import ZERO
 from gdah_volume.wire import Blob
 from mountfs.dirty import DirtyChunks
@@ -113,7 +113,7 @@ class ChangeLog:
                 content_bytes=0,
                 sync=sync,
                 node=node_of(op),
-                path=mirror.tree.path(op.node) if isinstance(op, Unlink | Rmdir | Rename) else None,
+                path=mirror.tree.path(op.node) if isinstance(op, Unlink | Rmdir | Rename | Exchange) else None,
                 op=op,
                 blobs=(),
                 issued_at=self._monotonic(),

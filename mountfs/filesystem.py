@@ -16,7 +16,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from gdah_volume.errors import AccessDenied, BadHandle, Exists, InvalidArgument, NoData, NotADirectory, NotFound
+from gdah_volume.errors import (
+    AccessDenied,
+    BadHandle,
+    Exists,
+    InvalidArgument,
+    IsADirectory,
+    NoData,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+)
 from gdah_volume.ids import ROOT, NodeId, check_name
 from gdah_volume.operations import Kind
 from gdah_volume.tree import NodeView, Tree
@@ -251,8 +261,13 @@ class Filesystem:
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         folder, new_folder = self.inodes.node(parent), self.inodes.node(new_parent)
-        build = intents.rename(self._tree, folder, name, new_folder, new_name, flags)
-        self.performer.perform(build, folder, new_folder)
+        if flags == intents.RENAME_EXCHANGE:
+            build = intents.exchange(self._tree, folder, name, new_folder, new_name)
+        else:
+            build = intents.rename(self._tree, folder, name, new_folder, new_name, flags)
+        # What somebody else has put there or taken away a moment ago is no error but another thing to replace.
+        again = () if flags else (Exists, NotFound, NotEmpty, NotADirectory, IsADirectory)
+        self.performer.perform(build, folder, new_folder, again=again)
         self._folders_changed((folder, name), (new_folder, new_name))
 
     def _folders_changed(self, *places: tuple[NodeId, bytes]) -> None:

@@ -28,12 +28,14 @@ from gdah_volume.operations import (
     SYMLINK_MAX_BYTES,
     Attrs,
     Create,
+    Exchange,
     Kind,
     Link,
     Operation,
     Rename,
     Replaced,
     Rmdir,
+    SeenLink,
     SetAttr,
     Unlink,
     Write,
@@ -42,7 +44,7 @@ from gdah_volume.tree import LinkView, NodeView, Tree
 from mountfs.attributes import new_owner
 from mountfs.ports import Caller
 
-RENAME_NOREPLACE = 1
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 LINKS_MAX = 65_000
 """As ext4."""
 
@@ -192,7 +194,7 @@ def rmdir(tree: Tree, parent: NodeId, name: bytes) -> Builder:
 
 def rename(tree: Tree, parent: NodeId, name: bytes, new_parent: NodeId, new_name: bytes, flags: int) -> Builder:
     if flags & ~RENAME_NOREPLACE:
-        raise InvalidArgument("only RENAME_NOREPLACE is supported; exchanging names is not")
+        raise InvalidArgument("no such kind of rename, or RENAME_WHITEOUT")
     if new_name in (b".", b".."):
         raise InvalidArgument("'.' and '..' are not entries")
     check_name(new_name)
@@ -219,6 +221,27 @@ def rename(tree: Tree, parent: NodeId, name: bytes, new_parent: NodeId, new_name
             name=new_name,
             also=tree.aliases_into(moving.node),
             replaces=None if there is None else _replaced(tree, moving, there),
+        )
+
+    return build
+
+
+def exchange(tree: Tree, parent: NodeId, name: bytes, new_parent: NodeId, new_name: bytes) -> Builder:
+    def build(op: OpId, time_ns: int) -> Exchange:
+        one, two = must(tree, parent, name), must(tree, new_parent, new_name)
+        if one.node == two.node:
+            raise NothingToDo
+        for moving, other in ((one, two), (two, one)):
+            if tree.kind(moving.node) == "dir" and _inside(tree, other.parent, moving.node):
+                raise InvalidArgument("a folder cannot go into itself")
+        return Exchange(
+            id=op,
+            time_ns=time_ns,
+            link=one.link,
+            rev=one.rev,
+            node=one.node,
+            version=tree.seen_version(one.node),
+            other=SeenLink(two.link, two.rev, two.node, tree.seen_version(two.node)),
         )
 
     return build

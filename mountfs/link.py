@@ -29,7 +29,6 @@ from gdah_volume.errors import (
     Unauthorized,
     UnknownVolume,
     Unreachable,
-    VersionFromTheFuture,
     from_code,
 )
 from gdah_volume.ids import Author, VolumeName
@@ -48,6 +47,7 @@ from gdah_volume.wire import (
     SnapshotNeeded,
     Want,
     Welcome,
+    check_protocol,
     decode,
 )
 from mountfs.connection import RECEIVE_BYTES, Connection
@@ -237,8 +237,7 @@ class Dialler:
             raise from_code(welcome.code, welcome.message)
         if not isinstance(welcome, Welcome):
             raise BadMessage(f"{self.url} began with {type(welcome).__name__}, not with a welcome")
-        if welcome.protocol > PROTOCOL:
-            raise VersionFromTheFuture(f"{self.url} speaks protocol {welcome.protocol}; update this mount")
+        check_protocol(welcome.protocol, self.url)
         connection.server, connection.epoch = welcome.server, welcome.epoch
         connection.listen()
         return welcome, messages[1:]

@@ -21,7 +21,7 @@ from typing import Protocol
 from gdah_volume.content import Chunk
 from gdah_volume.errors import GdahError
 from gdah_volume.ids import NodeId, OpId
-from gdah_volume.operations import Create, Link, Operation, Rename, Rmdir, SetAttr, Unlink, Write
+from gdah_volume.operations import Create, Exchange, Link, Operation, Rename, Rmdir, SetAttr, Unlink, Write
 from gdah_volume.wire import Blob
 
 
@@ -173,3 +173,5 @@ def named_in(op: Operation) -> tuple[str, ...]:
             replaced = op.replaces
             over = (replaced.link, replaced.rev, replaced.node) if replaced else ()
             return (op.link, op.node, op.parent, *over)
+        case Exchange():
+            return tuple(each for seen in (op, op.other) for each in (seen.link, seen.node, seen.rev))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from gdah_volume.errors import GdahError
 from gdah_volume.ids import NodeId
-from gdah_volume.operations import Create, Link, Operation, Rename, Rmdir, SetAttr, Unlink, Write
+from gdah_volume.operations import Create, Exchange, Link, Operation, Rename, Rmdir, SetAttr, Unlink, Write
 from mountfs.changelog import ChangeLog
 from mountfs.dirty import DirtyChunks
 from mountfs.mirror import Mirror
@@ -31,6 +31,7 @@ _TYPES: dict[type[Operation], Literal["created", "modified", "deleted", "moved"]
     Unlink: "deleted",
     Rmdir: "deleted",
     Rename: "moved",
+    Exchange: "moved",
 }
 
 
@@ -52,6 +53,8 @@ def _item(mirror: Mirror, record: Record, op: Operation) -> PendingItem:
     elif isinstance(op, Rename):
         above = _path(mirror, op.parent)
         dest = b"/".join(part for part in (above, op.name) if part)
+    elif isinstance(op, Exchange):
+        dest = _path(mirror, op.node)
     return PendingItem(
         id=record.id,
         time_ns=record.time_ns,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from gdah_volume.errors import NotAsSeen
+from gdah_volume.errors import FileSystemError, NotAsSeen
 from gdah_volume.ids import NodeId, OpId
 from gdah_volume.operations import Operation, Rename, Unlink
 from mountfs.handles import Handles
@@ -26,9 +26,18 @@ class Performer:
         self._handles = handles
         self.ledger = SyncLedger()
 
-    def perform(self, build: Builder, *nodes: NodeId, sync: bool = False, wait: bool = True) -> Operation | None:
+    def perform(
+        self,
+        build: Builder,
+        *nodes: NodeId,
+        sync: bool = False,
+        wait: bool = True,
+        again: tuple[type[FileSystemError], ...] = (),
+    ) -> Operation | None:
         """The operation, logged and (if `wait`) acknowledged as the durability says; None: there was nothing
-        to do. `nodes` are those that it changes. Raises what the program shall see."""
+        to do. `nodes` are those that it changes. `again`: what a server may refuse it for although the program would
+        not fail on a tree that has what others did. Raises what the program shall see."""
+        not_as_seen: tuple[type[FileSystemError], ...] = (NotAsSeen, *again)
         left = TRIES
         while True:
             left -= 1
@@ -41,8 +50,8 @@ class Performer:
                     ticket.wait()
             except NothingToDo:
                 return None
-            except NotAsSeen:
-                if not left:
+            except not_as_seen:
+                if not left or not built:
                     raise
                 time.sleep(TRY_AGAIN_S)
                 continue

@@ -19,12 +19,10 @@ from gdah_volume.errors import (
     OutOfOrder,
     UnknownVolume,
     Unreachable,
-    VersionFromTheFuture,
 )
 from gdah_volume.ids import check_author, check_op_id, check_server_id, check_volume
 from gdah_volume.operations import chunks_in
 from gdah_volume.wire import (
-    PROTOCOL,
     SILENCE_LIMIT_S,
     Ack,
     AskRange,
@@ -42,6 +40,7 @@ from gdah_volume.wire import (
     Submit,
     Subscribe,
     Want,
+    check_protocol,
     decode,
     encode,
 )
@@ -212,10 +211,7 @@ class LaneConversation:
                 raise OutOfOrder(f"{type(message).__name__} is not for a dialler to say now")
 
     async def _greet(self, hello: Hello) -> None:
-        if hello.protocol > PROTOCOL or hello.protocol < 1:
-            raise VersionFromTheFuture(
-                f"protocol {hello.protocol} is not spoken here, only up to {PROTOCOL}: update this server"
-            )
+        check_protocol(hello.protocol, f"the {hello.role}")
         if check_volume(hello.volume) != self.volume.name:
             raise UnknownVolume(f"this lane is for volume {self.volume.name}, not {hello.volume}")
         check_author(hello.author)

@@ -20,7 +20,6 @@ from gdah_volume.errors import (
     OutOfOrder,
     Unauthorized,
     Unreachable,
-    VersionFromTheFuture,
     from_code,
 )
 from gdah_volume.ids import Epoch, ServerId, check_server_id
@@ -44,6 +43,7 @@ from gdah_volume.wire import (
     Subscribe,
     Want,
     Welcome,
+    check_protocol,
     decode,
     encode,
 )
@@ -231,8 +231,7 @@ class PeerLink:
         self._server = server
         if server == volume.server:
             raise _Lost("this server itself")
-        if welcome.protocol > PROTOCOL:
-            raise VersionFromTheFuture(f"{self.url} speaks protocol {welcome.protocol}: update this server")
+        check_protocol(welcome.protocol, self.url)
         volume.take_news(volume.membership.answered(server, self.url))
         volume.replication.forget(self.url, volume.monotonic())
         volume.take_news(volume.membership.told(welcome.members))

@@ -16,12 +16,14 @@ from gdah_volume.ids import LOST, ROOT, Author, LinkId, NodeId, OpId, ServerId, 
 from gdah_volume.operations import (
     Attrs,
     Create,
+    Exchange,
     Kind,
     Link,
     Operation,
     Rename,
     Replaced,
     Rmdir,
+    SeenLink,
     SetAttr,
     Unlink,
     Write,
@@ -275,6 +277,12 @@ class Client:
             also=self.tree.aliases_into(link.node),
             replaces=replaces,
         )
+
+    def exchange(self, path: str, other: str) -> Exchange:
+        one, two = self.at(path), self.at(other)
+        version = self.tree.seen_version
+        seen = SeenLink(two.link, two.rev, two.node, version(two.node))
+        return Exchange(**self.next(), link=one.link, rev=one.rev, node=one.node, version=version(one.node), other=seen)
 
 
 class World:

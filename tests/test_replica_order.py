@@ -19,12 +19,14 @@ from gdah_volume.errors import FileSystemError
 from gdah_volume.ids import LOST, ROOT, LinkId, NodeId, OpId, Version
 from gdah_volume.operations import (
     Create,
+    Exchange,
     Kind,
     Link,
     Operation,
     Rename,
     Replaced,
     Rmdir,
+    SeenLink,
     SetAttr,
     Unlink,
     Write,
@@ -243,7 +245,7 @@ def garbage(rng: random.Random, sequence: int, ids: list[str]) -> Operation:
         return Replaced(link, rev, node(), version(), rng.random() < 0.7, rng.random() < 0.5, (node(),))
 
     name, seen = rng.choice(NAMES).encode(), replaced()
-    match rng.randrange(8):
+    match rng.randrange(9):
         case 0 | 1:
             kind: Kind = rng.choice(["file", "dir", "dir", "symlink"])
             text = rng.choice(TEXTS) if kind == "file" else ""
@@ -261,6 +263,10 @@ def garbage(rng: random.Random, sequence: int, ids: list[str]) -> Operation:
             return Unlink(**base, link=seen.link, rev=seen.rev, node=seen.node, version=version(), last=last, also=also)
         case 6:
             return Rmdir(**base, link=seen.link, rev=seen.rev, node=seen.node, also=seen.also)
+        case 7:
+            other = replaced()
+            there = SeenLink(other.link, other.rev, other.node, version())
+            return Exchange(**base, link=seen.link, rev=seen.rev, node=seen.node, version=version(), other=there)
         case _:
             return Rename(
                 **base,

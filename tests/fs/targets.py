@@ -5,6 +5,7 @@ Paths are bytes relative to the root of the target. Errors are OSErrors with an 
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import stat
@@ -16,6 +17,9 @@ from typing import Any, Protocol
 from gdah_volume.errors import GdahError
 from mountfs.ports import AttrChange, Caller, Stat
 from tests.fs.device import ROOT_CALLER, Device
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_AT_CWD = -100
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Target(Protocol):
     def mkdir(self, path: bytes, mode: int = 0o755) -> None: ...
     def rmdir(self, path: bytes) -> None: ...
     def unlink(self, path: bytes) -> None: ...
-    def rename(self, old: bytes, new: bytes) -> None: ...
+    def rename(self, old: bytes, new: bytes, flags: int = 0) -> None: ...
     def link(self, old: bytes, new: bytes) -> None: ...
     def symlink(self, target: bytes, path: bytes) -> None: ...
     def readlink(self, path: bytes) -> bytes: ...
@@ -159,8 +163,12 @@ class FolderTarget:
     def unlink(self, path: bytes) -> None:
         os.unlink(self._at(path))
 
-    def rename(self, old: bytes, new: bytes) -> None:
-        os.rename(self._at(old), self._at(new))
+    def rename(self, old: bytes, new: bytes, flags: int = 0) -> None:
+        if not flags:
+            os.rename(self._at(old), self._at(new))
+            return
+        if _LIBC.renameat2(_AT_CWD, self._at(old), _AT_CWD, self._at(new), ctypes.c_uint(flags)):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def link(self, old: bytes, new: bytes) -> None:
         os.link(self._at(old), self._at(new), follow_symlinks=False)
@@ -414,11 +422,11 @@ class ObjectTarget:
         finally:
             self._done(held)
 
-    def rename(self, old: bytes, new: bytes) -> None:
+    def rename(self, old: bytes, new: bytes, flags: int = 0) -> None:
         parent, name, held = self._parent(old)
         new_parent, new_name, more = self._parent(new)
         try:
-            self.calls().rename(parent, name, new_parent, new_name, 0)
+            self.calls().rename(parent, name, new_parent, new_name, flags)
         finally:
             self._done(held + more)
 

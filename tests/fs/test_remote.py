@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
 from gdah_volume.content import Content
-from gdah_volume.errors import ContentUnavailable, NotFound, StaleHandle
+from gdah_volume.errors import ContentUnavailable, Exists, NotFound, StaleHandle
+from gdah_volume.ids import OpId
 from gdah_volume.operations import Operation
 from mountfs import intents
 from mountfs.ports import Caller
 from tests.fs.device import ROOT_CALLER, Device, Stranger
 from tests.fs.targets import ObjectTarget, read_file, write_file
+from tests.fs.test_posix import raises
 
 PHONE_USER = Caller(1000, 1000, 1)
 RW, RO = os.O_RDWR, os.O_RDONLY
@@ -454,3 +459,29 @@ def test_a_removed_folder_that_is_open(two: Two) -> None:
     with pytest.raises(NotFound):
         fs.mkdir(ino, b"x", 0o700, ROOT_CALLER)
     fs.releasedir(ino, handle)
+
+
+# --- a rename that was decided on an old view
+
+
+@pytest.mark.parametrize("flags", [0, 1])
+def test_a_rename_onto_a_name_that_somebody_took_a_moment_ago(
+    two: Two, monkeypatch: pytest.MonkeyPatch, flags: int
+) -> None:
+    """The server knows of it, this mount not yet. To replace it is what rename does; with RENAME_NOREPLACE it is the
+    server's refusal that counts."""
+    two.settled(b"mine", b"mine")
+    device, theirs = two.device, two.create(b"place", b"theirs")
+    perform = device.log.perform
+
+    def refusing_once(build: Any, **named: Any) -> Any:
+        monkeypatch.setattr(device.log, "perform", perform)
+        build(OpId("laptop-000001-0000-99"), 1)
+        device.feed(theirs)
+        raise Exists("the name is taken")
+
+    monkeypatch.setattr(device.log, "perform", refusing_once)
+    with raises(errno.EEXIST) if flags else nullcontext():
+        two.target.rename(b"mine", b"place", flags)
+    assert two.names() == ([b"mine", b"place"] if flags else [b"place"])
+    assert read_file(two.target, b"place") == (b"theirs" if flags else b"mine")

@@ -27,7 +27,7 @@ from gdah_volume.errors import (
 )
 from mountfs.ports import AttrChange, Caller, DirEntry, FileSystemCalls, Opened, Stat, StatFs
 
-RENAME_NOREPLACE = 1
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 XATTR_CREATE, XATTR_REPLACE = 1, 2
 
 
@@ -239,6 +239,11 @@ class ToyFileSystem(FileSystemCalls):
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         with self.lock:
             node, old, new = self.child(parent, name), self.folder(parent), self.folder(new_parent)
+            if flags == RENAME_EXCHANGE:
+                there = self.child(new_parent, new_name)
+                old.entries[name], new.entries[new_name] = there.ino, node.ino
+                node.parent, there.parent = new_parent, parent
+                return
             if flags & ~RENAME_NOREPLACE:
                 raise InvalidArgument("this kind of rename is not supported")
             if new_name in new.entries:

@@ -16,12 +16,14 @@ from gdah_volume.ids import LOST, ROOT, NodeId, OpId, Version
 from gdah_volume.operations import (
     Attrs,
     Create,
+    Exchange,
     Kind,
     Link,
     Operation,
     Rename,
     Replaced,
     Rmdir,
+    SeenLink,
     SetAttr,
     Unlink,
     Write,
@@ -285,6 +287,52 @@ def rename(which: int, where: int, name: bytes) -> Builder:
     return build
 
 
+def exchange(which: int, other: int) -> Builder:
+    """Of two names of one file nothing happens."""
+
+    def build(tree: Tree, desk: Desk, op: OpId, time_ns: int) -> Operation | None:
+        found = links(tree)
+        one, two = pick(found, which), pick(found, other)
+        if one is None or two is None or one.node == two.node:
+            return None
+        return exchange_of(tree, one, two, op, time_ns)
+
+    return build
+
+
+def exchange_of(tree: Tree, one: LinkView, two: LinkView, op: OpId, time_ns: int) -> Exchange:
+    return Exchange(
+        id=op,
+        time_ns=time_ns,
+        link=one.link,
+        rev=one.rev,
+        node=one.node,
+        version=tree.seen_version(one.node),
+        other=SeenLink(two.link, two.rev, two.node, tree.seen_version(two.node)),
+    )
+
+
+def exchange_named(where: int, old: bytes, name: bytes) -> Builder:
+    """Inside one folder, by name: how a careful editor puts a new version in the place of the old one."""
+
+    def build(tree: Tree, desk: Desk, op: OpId, time_ns: int) -> Operation | None:
+        parent = folder_named(tree, desk, where)
+        one, two = tree.lookup(parent, old), tree.lookup(parent, name)
+        if one is None or two is None:
+            raise NotFound("nothing to exchange")
+        return None if one.node == two.node else exchange_of(tree, one, two, op, time_ns)
+
+    return build
+
+
+def unlink_named(where: int, name: bytes) -> Builder:
+    def build(tree: Tree, desk: Desk, op: OpId, time_ns: int) -> Operation | None:
+        link = tree.lookup(folder_named(tree, desk, where), name)
+        return None if link is None or tree.kind(link.node) == "dir" else unlink_of(tree, link, op, time_ns)
+
+    return build
+
+
 def rename_named(where: int, old: bytes, name: bytes) -> Builder:
     """Inside one folder, by name: the second half of an editor's save."""
 
@@ -330,6 +378,11 @@ def builders(intent: Sequence[int | str]) -> list[Builder]:
             return [rmdir(a)]
         case "rename":
             return [rename(a, b, name_c)]
+        case "exchange":
+            return [exchange(a, b)]
+        case "swap_save":
+            made = create(a, SPARE, "file", c)
+            return [made, exchange_named(a, SPARE, name_b), unlink_named(a, SPARE)]
         case "save":
             return [create(a, SPARE, "file", c), rename_named(a, SPARE, name_b)]
         case _:

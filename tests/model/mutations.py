@@ -255,6 +255,44 @@ def rename_leaves_rev(patch: Patch) -> None:
     patch.setattr(Rules, "rename", silent)
 
 
+def exchange_ignores_rev(patch: Patch) -> None:
+    as_seen = Rules.as_seen
+
+    def careless(self: Any, link: Any, rev: Any, version: Any) -> Any:
+        row = self.rows.link(link)
+        return as_seen(self, link, rev if row is None else row.rev, version)
+
+    patch.setattr(Rules, "as_seen", careless)
+
+
+def exchange_ignores_branches(patch: Patch) -> None:
+    as_seen = Rules.as_seen
+    patch.setattr(Rules, "as_seen", lambda self, link, rev, version: as_seen(self, link, rev, None))
+
+
+def exchange_leaves_rev(patch: Patch) -> None:
+    exchange = Rules.exchange
+
+    def silent(self: Any, op: Any) -> None:
+        exchange(self, op)
+        for seen in (op, op.other):
+            row = self.rows.link(seen.link)
+            if row is not None and self.op in row.rev:
+                self.rows.put_link(seen.link, msgspec.structs.replace(row, rev=seen.rev))
+
+    patch.setattr(Rules, "exchange", silent)
+
+
+def exchange_looks_for_one_circle(patch: Patch) -> None:
+    would = Rules.would_hold_itself
+
+    def once(self: Any, row: Any, at: Any) -> bool:
+        first, self.looked = not getattr(self, "looked", False), True
+        return bool(first and would(self, row, at))
+
+    patch.setattr(Rules, "would_hold_itself", once)
+
+
 def move_forgets_merges(patch: Patch) -> None:
     patch.setattr(Rules, "merged_parts", lambda self, rev: [])
 
@@ -372,6 +410,10 @@ CATALOGUE = (
     _m("branches are not followed", branches_not_followed, 8, program=WRITTEN_TWICE),
     _m("a rename leaves rev", rename_leaves_rev, 4, program=MOVED_AND_REMOVED),
     _m("a merge leaves rev", merge_leaves_rev, 4, program=MADE_TWICE_AND_REMOVED),
+    _m("an exchange ignores rev", exchange_ignores_rev, 4),
+    _m("an exchange ignores where contents went", exchange_ignores_branches, 4),
+    _m("an exchange leaves rev", exchange_leaves_rev, 4),
+    _m("an exchange looks for one circle", exchange_looks_for_one_circle, 0, 2),
     _m("a move forgets merges", move_forgets_merges, 4, program=MADE_TWICE_MOVED_AND_REMOVED),
     _m("a cycle is looked for once", cycle_checked_once, 0, 2, program=REVIVED_INTO_A_CYCLE),
     _m("nothing is handed over", nothing_handed_over, 0, 6),

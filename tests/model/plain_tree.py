@@ -11,7 +11,7 @@ from gdah_volume import errors
 from gdah_volume.content import Content
 from gdah_volume.errors import FileSystemError
 from gdah_volume.ids import ROOT, LinkId, NodeId
-from gdah_volume.operations import Create, Kind, Link, Operation, Rename, Rmdir, SetAttr, Unlink, Write
+from gdah_volume.operations import Create, Exchange, Kind, Link, Operation, Rename, Rmdir, SetAttr, Unlink, Write
 
 
 @dataclass
@@ -58,6 +58,8 @@ class PlainTree:
                 del self.entries[node]
             case Rename():
                 return self._rename(op)
+            case Exchange():
+                return self._exchange(op)
         return None
 
     def _free(self, parent: NodeId, name: bytes) -> type[FileSystemError] | None:
@@ -85,6 +87,15 @@ class PlainTree:
         if there is not None:
             self.places = {link: place for link, place in self.places.items() if place != (op.parent, op.name)}
         self._put(op.link, op.parent, op.name, self._take(op.link))
+        return None
+
+    def _exchange(self, op: Exchange) -> type[FileSystemError] | None:
+        mine, theirs = self.places[op.link], self.places[op.other.link]
+        if self._inside(theirs[0], op.node) or self._inside(mine[0], op.other.node):
+            return errors.InvalidArgument
+        self.entries[mine[0]][mine[1]] = op.other.node
+        self.entries[theirs[0]][theirs[1]] = op.node
+        self.places[op.link], self.places[op.other.link] = theirs, mine
         return None
 
     def _inside(self, folder: NodeId, node: NodeId) -> bool:

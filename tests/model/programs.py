@@ -20,6 +20,8 @@ INTENTS: list[tuple[str, int, tuple[int, int, int]]] = [
     ("unlink", 10, (4, 0, 0)),
     ("rmdir", 7, (3, 0, 0)),
     ("rename", 20, (6, 4, 3)),
+    ("exchange", 10, (6, 6, 0)),
+    ("swap_save", 4, (3, 3, 5)),
     ("link", 8, (4, 3, 3)),
     ("chmod", 3, (5, 3, 0)),
     ("open", 4, (2, 4, 0)),
@@ -27,7 +29,7 @@ INTENTS: list[tuple[str, int, tuple[int, int, int]]] = [
     ("opendir", 3, (3, 4, 0)),
 ]
 MAKING = ("create", "mkdir", "link")
-CONTENT_AT = {"create": 2, "save": 2, "write": 1, "write_handle": 1}
+CONTENT_AT = {"create": 2, "save": 2, "swap_save": 2, "write": 1, "write_handle": 1}
 CONTENTS = (1, 1, 2, 2, 3, 4, 4, 0)
 SKEWS_US = (0, 0, -40, 40, -400, 400, 7200 * 1_000_000)
 STEPS: list[tuple[str, int]] = [

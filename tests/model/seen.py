@@ -5,7 +5,7 @@ the last. Judged for each step of a fold, from what the author's view showed whe
 from __future__ import annotations
 
 from gdah_volume.ids import LinkId, NodeId, OpId, Version
-from gdah_volume.operations import Operation, Rename, Replaced, Rmdir, Unlink
+from gdah_volume.operations import Exchange, Operation, Rename, Replaced, Rmdir, Unlink
 from gdah_volume.rows import LinkRow
 from tests.model.clients import Issued
 from tests.model.plain import State
@@ -16,6 +16,8 @@ Movers = dict[LinkId, OpId]
 
 
 def note_moves(movers: Movers, op: Operation, before: State, after: State) -> None:
+    if isinstance(op, Exchange):
+        movers.update((link, op.id) for link, old in before.links.items() if after.links[link] != old)
     if not isinstance(op, Rename):
         return
     for link, old in before.links.items():
@@ -27,6 +29,8 @@ def note_moves(movers: Movers, op: Operation, before: State, after: State) -> No
 
 def check_seen(issued: Issued, before: State, after: State, movers: Movers) -> None:
     """Of one operation."""
+    if isinstance(issued.op, Exchange):
+        check_exchange(issued.op, before, after)
     for link, old in before.live().items():
         new = after.links[link]
         if new.live and (new.parent, new.name, new.node) == (old.parent, old.name, old.node):
@@ -39,6 +43,18 @@ def check_seen(issued: Issued, before: State, after: State, movers: Movers) -> N
         )
         if went and not new.merged:
             check_removal(issued, link, old, before, after, movers)
+
+
+def check_exchange(op: Exchange, before: State, after: State) -> None:
+    """Both names or none; and only those that nobody had moved, nor put another content behind."""
+    changed = {link for link, old in before.links.items() if after.links[link] != old}
+    require(4, changed in (set(), {op.link, op.other.link}), f"{op.id} exchanged {sorted(changed)}")
+    for seen, other in ((op, op.other), (op.other, op)) if changed else ():
+        old, place, new = before.links[seen.link], before.links[other.link], after.links[seen.link]
+        require(4, old.live and old.rev == seen.rev, f"{op.id} moved {seen.link}, which had been placed anew meanwhile")
+        require(4, (new.parent, new.name) == (place.parent, place.name), f"{op.id} put {seen.link} elsewhere")
+        gone = seen.version is not None and landed(seen.version, before) != old.node
+        require(4, not gone, f"{op.id} moved {seen.link}, but what its author had seen there is in another file")
 
 
 def drops(op: Operation) -> Replaced | None:

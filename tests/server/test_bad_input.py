@@ -19,6 +19,8 @@ from gdah_volume.operations import Unlink
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import (
     MESSAGE_MAX_BYTES,
+    PROTOCOL,
+    PROTOCOL_MIN,
     Ack,
     AskRange,
     Blob,
@@ -84,7 +86,7 @@ FRAMES: list[tuple[str, bytes | str, str]] = [
     ("deeply nested", b"\x91" * 100_000, "BadMessage"),
     ("unknown message", msgspec.msgpack.encode(["dance", 1]), "BadMessage"),
     ("wrong type", msgspec.msgpack.encode(["held", "far"]), "BadMessage"),
-    ("a second hello", encode(Hello(protocol=1, volume="test_chamber", role="mount", software="t",
+    ("a second hello", encode(Hello(protocol=PROTOCOL, volume="test_chamber", role="mount", software="t",
                                     author=Identity().author)), "OutOfOrder"),
     ("a server's message", encode(HandedOver(head=1)), "OutOfOrder"),
     ("held by a mount", encode(Held(position=0)), "OutOfOrder"),
@@ -129,8 +131,8 @@ def test_an_oversized_message_ends_the_connection(server: Server, bystander: Lan
 @pytest.mark.parametrize(
     ("changed", "code"),
     [
-        ({"protocol": 2}, "VersionFromTheFuture"),
-        ({"protocol": 0}, "VersionFromTheFuture"),
+        ({"protocol": PROTOCOL + 1}, "VersionFromTheFuture"),
+        ({"protocol": PROTOCOL_MIN - 1}, "VersionFromTheFuture"),
         ({"volume": "elsewhere"}, "UnknownVolume"),
         ({"volume": "../etc"}, "BadMessage"),
         ({"author": "Nobody"}, "BadMessage"),

@@ -14,7 +14,7 @@ from gdah_volume.errors import Exists, NoSpace
 from gdah_volume.ids import Author, Epoch, ServerId, op_id
 from gdah_volume.operations import Attrs, Create
 from gdah_volume.stamps import PENDING_SERVER, ZERO, Stamp
-from gdah_volume.wire import Ack, Beat, Entry, Refused, Welcome
+from gdah_volume.wire import PROTOCOL, Ack, Beat, Entry, Refused, Welcome
 from storage_server.peer_state import Phase
 from storage_server.ports import Published, StaleLease, Stamped, Submission
 from storage_server.replication import FOREVER, Replication
@@ -79,7 +79,7 @@ class World:
 
     def connect(self, other: ServerId, *, head: int = 0, cursor: int = 0, read: int = 0) -> None:
         welcome = Welcome(
-            protocol=1, server=other, epoch=Epoch("e"), software="t", head=head, first=1, stable=ZERO, members=()
+            protocol=PROTOCOL, server=other, epoch=Epoch("e"), software="t", head=head, first=1, stable=ZERO, members=()
         )
         self.it.link_up(other, welcome, cursor, self.now)
         self.it.feed_open(other, read, self.now)

@@ -20,7 +20,7 @@ from gdah_volume.operations import Operation, chunks_in
 from gdah_volume.replica import Replica
 from gdah_volume.snapshot_file import SnapshotHeader
 from gdah_volume.stamps import ZERO, HybridClock, Stamp
-from gdah_volume.wire import Blob, Entry, Welcome
+from gdah_volume.wire import PROTOCOL, Blob, Entry, Welcome
 from mountfs.ports import ServerHealth
 from mountfs.upstream import Upstream
 
@@ -66,7 +66,7 @@ class FakeServer:
             lambda: upstream.on_up(
                 link,
                 Welcome(
-                    protocol=1,
+                    protocol=PROTOCOL,
                     server=self.id,
                     epoch=self.epoch,
                     software="fake",
