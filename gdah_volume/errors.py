@@ -4,7 +4,8 @@
     ├── FileSystemError      what a program may see: an expected refusal of a file operation
     │   ├── NotFound (NotAsSeen)  Exists  NotADirectory  IsADirectory  NotEmpty  NameTooLong  InvalidName
     │   ├── InvalidArgument  AccessDenied  NotPermitted  NotSupported  NoData  TooManyLinks  FileTooBig
-    │   └── NoSpace  ReadOnly  StaleHandle  BadHandle  OutOfRange
+    │   ├── NoSpace  ReadOnly  StaleHandle  BadHandle  OutOfRange
+    │   └── WouldBlock  Interrupted  Deadlock  TooManyLocks
     ├── RequestError         the other side said something wrong: 4xx, nothing stored
     │   ├── BadMessage  MessageTooBig  UnknownVolume  UnknownNode  UnknownVersion  UnknownChunk
     │   └── HashMismatch  Unauthorized  VersionFromTheFuture  OutOfOrder
@@ -131,6 +132,28 @@ class BadHandle(FileSystemError):
 class OutOfRange(FileSystemError):
     errno = _errno.ERANGE
     http_status = 400
+
+
+class WouldBlock(FileSystemError):
+    """Somebody else holds the lock."""
+
+    errno = _errno.EAGAIN
+
+
+class Interrupted(FileSystemError):
+    """A signal ended the wait for a lock."""
+
+    errno = _errno.EINTR
+
+
+class Deadlock(FileSystemError):
+    """To wait for this lock would be to wait for oneself."""
+
+    errno = _errno.EDEADLK
+
+
+class TooManyLocks(FileSystemError):
+    errno = _errno.ENOLCK
 
 
 class RequestError(GdahError):
