@@ -20,6 +20,8 @@ A conversation::
                                       <- Feed([... the operation])        always before its Ack
                                       <- Ack(id, stamp, position, copies, of) | Refused(id, code, message)
     Beat(...)                         <->                                 about 10 a second each way
+    LockClaim, LockAsk                ->                                  a mount and locks; see docs/PROTOCOL.md
+                                      <- LockTold(...) | LockRecall(node) | LockAgain()
 
 A POSITION is the place of an operation in one server's order of arrival (it has no meaning elsewhere, and none in
 another EPOCH of the same server); an operation that was re-stamped gets a new one. The order of the fold is that of the
@@ -35,6 +37,17 @@ import msgspec
 from gdah_volume.content import INLINE_MAX_BYTES, ChunkHash
 from gdah_volume.errors import BadMessage, GdahError, MessageTooBig, VersionFromTheFuture
 from gdah_volume.ids import Author, Epoch, OpId, ServerId, VolumeName
+from gdah_volume.lock_messages import (
+    LockAgain,
+    LockAsk,
+    LockBeat,
+    LockClaim,
+    LockClients,
+    LockGiven,
+    LockRecall,
+    LockTold,
+    check_lock_message,
+)
 from gdah_volume.operations import Operation, check_operation
 from gdah_volume.stamps import Stamp
 
@@ -93,6 +106,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello", kw_only=T
     """Where a server that dials can be reached itself, if it knows."""
     head: int = 0
     device: str = ""
+    locks: bool = False
+    """Knows the messages about locks. (An older one would take them for nonsense.)"""
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome", kw_only=True):
@@ -109,6 +124,8 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome", kw_on
     """Every server of the volume that is known here, itself included, with its URL ('' when unknown)."""
     your_cursor: int = 0
     """To a peer: how far this server has read the peer's log (of the epoch that it said hello with)."""
+    locks: bool = False
+    """As in `Hello`."""
 
 
 class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag="subscribe", kw_only=True):
@@ -260,6 +277,14 @@ Message = (
     | Failed
     | AskRange
     | RangeIs
+    | LockClaim
+    | LockAsk
+    | LockGiven
+    | LockBeat
+    | LockTold
+    | LockRecall
+    | LockAgain
+    | LockClients
 )
 
 _encoder = msgspec.msgpack.Encoder()
@@ -303,6 +328,8 @@ def _check(message: Message) -> None:
         case Offer():
             if len(message.stamped) > OFFER_MAX_IDS:
                 raise BadMessage(f"{len(message.stamped)} ids in one offer; at most {OFFER_MAX_IDS}")
+        case LockClaim() | LockAsk() | LockGiven() | LockBeat() | LockTold() | LockRecall() | LockClients():
+            check_lock_message(message)
         case _:
             pass
 
