@@ -1,0 +1,74 @@
+"""What a mount knows of the locks of one file, and of one call about them. Vocabulary of `locking`; decides nothing.
+
+Threading: guarded by the lock of `locking`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gdah_volume.errors import GdahError
+from gdah_volume.ids import NodeId
+from gdah_volume.lock_messages import FileLock, LockHold
+from gdah_volume.locks import LockQueue, Owner, Range, Space
+
+Act = Literal["set", "wait", "test", "unset"]
+Done = Callable[[Range | GdahError | None], None]
+"""The answer to a call: None: done; a Range: it stands in the way (of a test); an error."""
+
+
+@dataclass(eq=False, slots=True)
+class Ask:
+    """One call of a program. `said`: nothing yet; sent; the server has put it in line; it is granted, and the tree is
+    being brought up to date."""
+
+    name: int
+    node: NodeId
+    act: Act
+    space: Space
+    owner: Owner
+    wanted: Range
+    done: Done | None
+    at: float
+    granted: Callable[[], None] | None = None
+    """Called before `done` if what others wrote may be new to who asked."""
+    mark: int = 0
+    """Of an unset: the changes that have to be on a server before it is told."""
+    tried: bool = False
+    """A second time already, see BRIEFLY_S."""
+    ended: bool = False
+    """A signal ended the wait; the server is told."""
+    said: Literal["", "sent", "waits", "granted"] = ""
+
+
+@dataclass(eq=False, slots=True)
+class LockedFile:
+    """`mode`: what the server knows. "alone": nothing (or there is none); "leased": this mount manages the locks of this
+    file; "shared": the server does, and `queue.table` is what our programs hold of it."""
+
+    node: NodeId
+    queue: LockQueue = field(default_factory=LockQueue)
+    mode: Literal["alone", "leased", "shared"] = "alone"
+    asks: dict[int, Ask] = field(default_factory=dict)
+    """Undecided, or in line at the server."""
+    local: dict[int, Ask] = field(default_factory=dict)
+    """In line here."""
+    recalled: bool = False
+    fences: int = 0
+    """The tree is being brought up to date before the lease is used."""
+    pids: set[int] = field(default_factory=set)
+    """Whose other files have to be saved before somebody else gets a lock here."""
+    used_at: float = 0.0
+
+    @property
+    def idle(self) -> bool:
+        return not (self.queue or self.asks or self.local or self.recalled or self.fences)
+
+    def hold(self) -> LockHold:
+        locks = tuple(
+            FileLock(space, owner.key, held.write, held.start, held.end, held.pid)
+            for space, owner, held in self.queue.table.all()
+        )
+        return LockHold(self.node, locks, self.mode == "leased")
