@@ -54,8 +54,8 @@ class LockClaim(msgspec.Struct, frozen=True, array_like=True, tag="lock_claim", 
 
 
 class LockAsk(msgspec.Struct, frozen=True, array_like=True, tag="lock_ask", kw_only=True):
-    """`set` and `wait` want the lock (now, or when it is free), `test` asks who stands in the way, `unset` gives a range
-    back, `cancel` ends the wait of the same name. Each is answered by LockTold."""
+    """`set` and `wait` want the lock (now, or when it is free), `test` asks who stands in the way, `unset` gives a
+    range back, `cancel` ends the wait of the same name. Each is answered by LockTold."""
 
     client: Author
     session: int

@@ -110,6 +110,16 @@ class ForgetData(ctypes.Structure):
     _fields_ = [("ino", ctypes.c_uint64), ("nlookup", ctypes.c_uint64)]
 
 
+class FLock(ctypes.Structure):
+    """struct flock of fcntl(2), on machines of 64 bits"""
+
+    _fields_ = [("l_type", ctypes.c_short), ("l_whence", ctypes.c_short), ("l_start", _OFF), ("l_len", _OFF)]
+    _fields_ += [("l_pid", c_int)]
+
+
+_INTERRUPTED = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
+
+
 class _Part(ctypes.Structure):
     """struct iovec"""
 
@@ -205,6 +215,7 @@ class Library:
         self.c_file_info = vocabulary.fuse_file_info
         self.stat_layout = StatLayout.of(vocabulary.c_stat)
         self._handle_offset: int = vocabulary.fuse_file_info.fh.offset
+        self._owner_offset: int = vocabulary.fuse_file_info.lock_owner.offset
         self.waiting = vocabulary._libfuse
         # Replies and decoding are short and never wait, so they keep the interpreter lock: giving it up and taking it
         # back costs more than they do, and under load somebody else takes it in between.
@@ -233,6 +244,9 @@ class Library:
         self.reply_data = reply("buf", c_char_p, c_size_t, library=self.waiting)
         self.reply_statfs = reply("statfs", POINTER(self.c_statvfs))
         self.reply_xattr = reply("xattr", c_size_t)
+        self.reply_lock = reply("lock", c_void_p)
+        # It waits for a lock that the callback's thread holds, so it must not keep the interpreter's meanwhile.
+        self._interrupt_func = _declare(self.waiting, "fuse_req_interrupt_func", None, _REQ, _INTERRUPTED, c_void_p)
         self._req_ctx = self.short["fuse_req_ctx"]
         self._req_ctx.argtypes, self._req_ctx.restype = (_REQ,), c_void_p
         self.add_direntry = self.short["fuse_add_direntry"]
@@ -248,6 +262,20 @@ class Library:
         """The handle that open or opendir gave."""
         value: int = ctypes.c_uint64.from_address(file_info + self._handle_offset).value
         return value
+
+    def lock_owner(self, file_info: int) -> int:
+        """In a lock request, flush and release: whose locks it is about."""
+        value: int = ctypes.c_uint64.from_address(file_info + self._owner_offset).value
+        return value
+
+    @staticmethod
+    def interrupt_callback(note: Callable[[int], None]) -> Any:
+        """For `on_interrupt`; whoever uses it keeps it alive. `note(key)` must neither wait nor reply."""
+        return _INTERRUPTED(lambda _request, key: note(key or 0))
+
+    def on_interrupt(self, request: int, callback: Any, key: int) -> None:
+        """Have `callback` called when the kernel takes the request back, perhaps before this returns."""
+        self._interrupt_func(request, callback, key)
 
     def table(self, callbacks: Mapping[str, Callable[..., None]], options: MountOptions) -> ctypes.Structure:
         """struct fuse_lowlevel_ops. An operation without a callback stays null, and libfuse says ENOSYS for it."""

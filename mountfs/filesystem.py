@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from gdah_volume.errors import (
     AccessDenied,
@@ -27,19 +28,22 @@ from gdah_volume.errors import (
     NotEmpty,
     NotFound,
 )
-from gdah_volume.ids import ROOT, NodeId, check_name
+from gdah_volume.ids import ROOT, Author, NodeId, check_name
+from gdah_volume.locks import Range
 from gdah_volume.operations import Kind
 from gdah_volume.tree import NodeView, Tree
 from mountfs import intents, xattrs
 from mountfs.attributes import TYPE_BITS, Described, GroupsOf, kind_of, permits, stat_of, stat_of_root
 from mountfs.changing import AttributeChanges
 from mountfs.extents import stored_bytes
+from mountfs.filelocks import FileLocks
 from mountfs.handles import Handles, Listing, unsaved
 from mountfs.inodes import Inodes
 from mountfs.invalidation import Invalidation
+from mountfs.locking import Locking
 from mountfs.openfile import OpenFile, Parts
 from mountfs.performing import TRIES, TRY_AGAIN_S, Performer
-from mountfs.ports import AttrChange, Caller, DirEntry, Opened, Stat, StatFs
+from mountfs.ports import AttrChange, Caller, DirEntry, LockDone, Opened, Stat, StatFs
 from mountfs.recovery import Logged, restore
 from mountfs.saving import Saving
 
@@ -53,9 +57,14 @@ class Filesystem:
     """Implements `ports.FileSystemCalls`."""
 
     def __init__(
-        self, parts: Parts, space: Callable[[], StatFs], groups_of: GroupsOf, owner: tuple[int, int] = (0, 0)
+        self,
+        parts: Parts,
+        space: Callable[[], StatFs],
+        groups_of: GroupsOf,
+        owner: tuple[int, int] = (0, 0),
+        locking: Locking | None = None,
     ) -> None:
-        """`owner`: (uid, gid) of who mounts."""
+        """`owner`: (uid, gid) of who mounts. Without `locking` locks are between the callers of this object."""
         self._owner = owner
         self._since_ns = parts.now_ns()
         self.parts = parts
@@ -68,6 +77,7 @@ class Filesystem:
         self.performer = Performer(parts, self.handles)
         self._saving = Saving(parts, self.handles, self.inodes, self.performer.ledger)
         self._changes = AttributeChanges(parts, self.handles, self.performer, self._saving, groups_of)
+        self.locks = FileLocks(self.handles, self._saving, locking or Locking(Author("alone"), hope_s=0.0))
         self._stored: dict[str, int] = {}
         self.invalidation = Invalidation(parts, self.inodes, self.handles)
 
@@ -288,7 +298,7 @@ class Filesystem:
         try:
             with file.lock:
                 file.refresh()
-                handle = self.handles.add(file, ino, flags, caller.uid)
+                handle = self.handles.add(file, ino, flags, caller.uid, caller.pid)
                 if flags & os.O_TRUNC:
                     if caller.uid:
                         self._changes.drop_suid(file)
@@ -320,8 +330,12 @@ class Filesystem:
             self.parts.kernel.invalidate_inode(ino)  # its page says that the bytes are elsewhere
         return len(data)
 
-    def flush(self, ino: int, handle: int) -> None:  # noqa: ARG002
-        self._saving.save(self.handles.get(handle).file, sync=False)
+    def flush(self, ino: int, handle: int, owner: int = 0) -> None:  # noqa: ARG002
+        found = self.handles.get(handle)
+        try:
+            self._saving.save(found.file, sync=False)
+        finally:
+            self.locks.closed(found, owner)
 
     def fsync(self, ino: int, handle: int, *, data_only: bool) -> None:  # noqa: ARG002
         file = self.handles.get(handle).file
@@ -331,7 +345,20 @@ class Filesystem:
     def release(self, ino: int, handle: int) -> None:  # noqa: ARG002
         found = self.handles.remove(handle)
         if found is not None:
+            if found.locks:
+                self.locks.released(found)
             self._saving.let_go(found.file)
+
+    # --- locks
+
+    def getlk(self, ino: int, handle: int, owner: int, wanted: Range, done: LockDone) -> Callable[[], None]:  # noqa: ARG002
+        return self.locks.test(handle, owner, wanted, done)
+
+    def setlk(self, ino: int, handle: int, owner: int, wanted: Range, **how: Any) -> Callable[[], None]:  # noqa: ARG002
+        return self.locks.change(handle, "posix", owner, wanted, **how)
+
+    def flock(self, ino: int, handle: int, owner: int, wanted: Range, **how: Any) -> Callable[[], None]:  # noqa: ARG002
+        return self.locks.change(handle, "flock", owner, wanted, **how)
 
     # --- folders
 

@@ -2,8 +2,8 @@
 API becomes one call of `FileSystemCalls` and one reply. Decides nothing, knows no path and no server.
 
 Every request is answered exactly once: a handler returns its answer as (reply function, arguments), and only `_guard`
-sends it. `GdahError` answers with its errno. Anything else is a fault of ours: EIO, a traceback in the log,
-a count, and the mount lives on.
+sends it (but for locks, see `fuse_locks`). `GdahError` answers with its errno. Anything else is a fault of ours: EIO,
+a traceback in the log, a count, and the mount lives on.
 
 Threading: handlers run on the session's threads, many at once. The objects here are frozen but for the counter.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
-import os
 import struct
 import threading
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from mountfs.binding import (
     ForgetData,
     Library,
 )
+from mountfs.fuse_locks import LATER, LockHandlers, Waits
 from mountfs.ports import AttrChange, Caller, DirEntry, FileSystemCalls, Stat
 from mountfs.raw_requests import RawRequests
 
@@ -51,7 +51,7 @@ _SECOND_NS = 1_000_000_000
 _ENTRY_INO = struct.Struct("=Q")
 _OPENED = struct.Struct("=QII")
 """The kernel's struct fuse_open_out: handle, flags, padding. Made here, because libfuse2 knows only some flags."""
-_DIRECT_IO, _KEEP_CACHE, _CACHE_LISTING, _NO_FLUSH = 1 << 0, 1 << 1, 1 << 3, 1 << 5
+_DIRECT_IO, _KEEP_CACHE, _CACHE_LISTING = 1 << 0, 1 << 1, 1 << 3
 _WRITE_FLAGS, _WRITE_FLAGS_BEFORE, _WRITE_KILL_SUID = ctypes.c_uint32, 20, 1 << 2
 """`write_flags` in the kernel's struct fuse_write_in, which lies right before the bytes; libfuse2 passes on one of them
 only. The kernel says so who writes without the right to leave set-user-id (see HANDLE_KILLPRIV_V2 in `negotiation`)."""
@@ -84,7 +84,8 @@ class FuseOps:
 
     def callbacks(self, library: Library) -> dict[str, Callable[..., None]]:
         """By name of the operation, for `Library.table`."""
-        handlers = _Handlers(self.calls, self.times, library, self.asked)
+        self.waits = Waits(library)
+        handlers = _Handlers(self.calls, self.times, library, self.asked, self.waits)
         return {name: self._guard(name, getattr(handlers, name), handlers) for name in HANDLED}
 
     def root_names(self) -> list[bytes]:
@@ -102,6 +103,8 @@ class FuseOps:
             except BaseException:  # noqa: BLE001 - nothing may pass through libfuse, and a request must be answered
                 self._failed(name)
                 answer = (reply_err, errno.EIO)
+            if answer is LATER:
+                return
             try:
                 refused = answer[0](request, *answer[1:])
             except BaseException:  # noqa: BLE001 - raised before libfuse was called: nothing was answered yet
@@ -124,12 +127,15 @@ class FuseOps:
             log.exception("fuse handler failed op=%s count=%d", name, count)
 
 
-class _Handlers:
+class _Handlers(LockHandlers):
     """One method for each operation, with libfuse's arguments; each returns its answer."""
 
-    def __init__(self, calls: FileSystemCalls, times: CacheTimes, library: Library, asked: dict[bytes, None]) -> None:
+    def __init__(
+        self, calls: FileSystemCalls, times: CacheTimes, library: Library, asked: dict[bytes, None], waits: Waits
+    ) -> None:
         self.calls = calls
         self.library = library
+        self.waits = waits
         self.asked = asked
         self.done = (library.reply_err, 0)
         self.attributes_s, self.entry_s = times.attributes_s, times.entry_s
@@ -254,9 +260,8 @@ class _Handlers:
     def open(self, request: int, ino: int, file_info: int) -> Answer:
         flags = self.library.c_file_info.from_address(file_info).flags
         opened = self.calls.open(ino, flags, self._caller(request))
-        # Who only reads has nothing to flush: one request less for each close (kernels before 5.16 send it anyway).
-        answer = _NO_FLUSH if flags & os.O_ACCMODE == os.O_RDONLY else 0
-        answer |= _KEEP_CACHE if opened.keep_cache else 0
+        # Never _NO_FLUSH, also for who only reads: close(2) gives back the locks of its process.
+        answer = _KEEP_CACHE if opened.keep_cache else 0
         answer |= _DIRECT_IO if opened.direct_io else 0
         return self._opened(opened.handle, answer)
 
@@ -272,7 +277,7 @@ class _Handlers:
         return self.library.reply_write, written
 
     def flush(self, _request: int, ino: int, file_info: int) -> Answer:
-        self.calls.flush(ino, self._handle(file_info))
+        self.calls.flush(ino, self._handle(file_info), self.library.lock_owner(file_info))
         return self.done
 
     def fsync(self, _request: int, ino: int, data_only: int, file_info: int) -> Answer:
@@ -348,10 +353,11 @@ class _Handlers:
 
 
 HANDLED = tuple(
-    name for name, value in vars(_Handlers).items() if name[0] != "_" and name != "take_back" and callable(value)
+    name
+    for name, value in (vars(_Handlers) | vars(LockHandlers)).items()
+    if name[0] != "_" and name != "take_back" and callable(value)
 )
-"""What is not in it stays null: the kernel hears ENOSYS and stops asking (access, bmap, ioctl, poll), or keeps locks by
-itself (getlk, setlk, flock)."""
+"""What is not in it stays null: the kernel hears ENOSYS and stops asking (access, bmap, ioctl, poll)."""
 
 
 def pack_direntry(entry: DirEntry) -> bytes:

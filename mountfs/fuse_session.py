@@ -80,6 +80,7 @@ class Session:
     def run(self) -> None:
         """Returns when the folder is unmounted, by whomever, and every request is answered."""
         self.stopped(None)
+        self.operations.waits.abandon()
         if self.kernel_cache.stop():
             self._connection.close()
 

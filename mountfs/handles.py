@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from gdah_volume.errors import BadHandle
 from gdah_volume.ids import NodeId
+from gdah_volume.locks import Space
 from mountfs.cache import ReadAhead
 from mountfs.openfile import OpenFile, Parts
 from mountfs.ports import DirEntry
@@ -32,6 +33,10 @@ class Handle:
     uid: int
     seen: int = 0
     ahead: ReadAhead = field(default_factory=ReadAhead)
+    pid: int = 0
+    """Of who opened it."""
+    locks: set[tuple[NodeId, Space, int]] = field(default_factory=set)
+    """Whose locks of which node were set by it, and may still be held: they end with it."""
 
     @property
     def writes(self) -> bool:
@@ -139,8 +144,8 @@ class Handles:
 
     # --- handles
 
-    def add(self, file: OpenFile, ino: int, flags: int, uid: int) -> Handle:
-        handle = Handle(next(self._numbers), file, ino, flags, uid, file.foreign)
+    def add(self, file: OpenFile, ino: int, flags: int, uid: int, pid: int = 0) -> Handle:
+        handle = Handle(next(self._numbers), file, ino, flags, uid, file.foreign, pid=pid)
         self._handles[handle.number] = handle
         return handle
 
@@ -150,6 +155,12 @@ class Handles:
         if handle is None:
             raise BadHandle(f"handle {number} is not open")
         return handle
+
+    def opened_by(self, pids: set[int]) -> list[Handle]:
+        return [handle for handle in list(self._handles.values()) if handle.pid in pids]
+
+    def of(self, file: OpenFile) -> list[Handle]:
+        return [handle for handle in list(self._handles.values()) if handle.file is file]
 
     def remove(self, number: int) -> Handle | None:
         return self._handles.pop(number, None)

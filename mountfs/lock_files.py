@@ -38,6 +38,8 @@ class Ask:
     """Of an unset: the changes that have to be on a server before it is told."""
     tried: bool = False
     """A second time already, see BRIEFLY_S."""
+    fresh: bool = False
+    """Others may have written before."""
     ended: bool = False
     """A signal ended the wait; the server is told."""
     said: Literal["", "sent", "waits", "granted"] = ""
@@ -45,8 +47,8 @@ class Ask:
 
 @dataclass(eq=False, slots=True)
 class LockedFile:
-    """`mode`: what the server knows. "alone": nothing (or there is none); "leased": this mount manages the locks of this
-    file; "shared": the server does, and `queue.table` is what our programs hold of it."""
+    """`mode`: what the server knows. "alone": nothing (or there is none); "leased": this mount manages the locks of
+    this file; "shared": the server does, and `queue.table` is what our programs hold of it."""
 
     node: NodeId
     queue: LockQueue = field(default_factory=LockQueue)

@@ -1,16 +1,17 @@
 """The locks of this mount's programs: judged here while nobody else is interested, by the sequencer otherwise.
 
-A file's locks are in one of three modes (see `LockedFile`). Whoever wants the first lock of a file asks the server, which
-gives a LEASE if no other mount holds or wants one: from then on this mount judges by itself, without a message. When
-another mount asks, the lease is RECALLED: unsaved writes are saved, the table is handed to the server, and it judges for
-both. After a turn to another server, or when a server says that it knows nothing of us, everything is CLAIMED anew.
+A file's locks are in one of three modes (see `LockedFile`). Whoever wants the first lock of a file asks the server,
+which gives a LEASE if no other mount holds or wants one: from then on this mount judges by itself, without a message.
+When another mount asks, the lease is RECALLED: unsaved writes are saved, the table is handed to the server, and it
+judges for both. After a turn to another server, or when a server says that it knows nothing of us, everything is
+CLAIMED anew.
 
-A lock that a server grants comes with a position of its log. The program goes on when this mount's tree has reached it and
-the kernel has forgotten what it had cached (the FENCE): so it sees what the one before has written. A lock is given back to
-a server only when what this mount changed before is acknowledged.
+A lock that a server grants comes with a position of its log. The program goes on when this mount's tree has reached
+it and the kernel has forgotten what it had cached (the FENCE): so it sees what the one before has written. A lock is
+given back to a server only when what this mount changed before is acknowledged.
 
-Without a server, or with one that does not answer, calls are judged here among the programs of this mount: nobody is ever
-stopped. What they hold then is claimed when a server is back.
+Without a server, or with one that does not answer, calls are judged here among the programs of this mount: nobody is
+ever stopped. What they hold then is claimed when a server is back.
 
 Threading: any thread; `_lock` is a leaf but for nothing: no callback, no message, no wait under it. What is to be sent
 or told is queued under it and goes out after it, messages in order. One thread (`locks`) looks after time.
@@ -178,7 +179,8 @@ class Locking:
         return lambda: self._cancel(ask)
 
     def is_shared(self, node: NodeId) -> bool:
-        """Whether somebody else may hold or want locks of it, so that an unlock has to make visible what was written."""
+        """Whether somebody else may hold or want locks of it, so that an unlock has to make visible what was
+        written."""
         file = self._files.get(node)
         return file is not None and file.mode == "shared"
 
@@ -186,6 +188,12 @@ class Locking:
         """Whether that owner holds anything there."""
         file = self._files.get(node)
         return file is not None and file.queue.table.holds(space, Owner(self.client, key))
+
+    def held_by(self, node: NodeId, space: Space, key: int) -> list[Range]:
+        with self._lock:
+            file = self._files.get(node)
+            owner = Owner(self.client, key)
+            return [] if file is None else [held for s, o, held in file.queue.table.all() if (s, o) == (space, owner)]
 
     def _file(self, ask: Ask) -> LockedFile | None:
         file = self._files.get(ask.node)
@@ -211,7 +219,7 @@ class Locking:
             self._judge(file, ask, now)
         else:
             file.asks[ask.name] = self._asks[ask.name] = ask
-            self._say(file, ask)
+            self._say(ask)
 
     def _hopeful(self, now: float) -> bool:
         return self._send is not None or now - self._lost_at < HOPE_S
@@ -230,7 +238,7 @@ class Locking:
                 if found is None:
                     self._answer(ask, None)
                 else:
-                    self._refuse(ask, now)
+                    self._refuse(file, ask, now)
                 return
             if ask.space == "posix" and self._is_deadlock(file, ask):
                 self._answer(ask, Deadlock("the locks would wait for each other"))
@@ -242,8 +250,8 @@ class Locking:
         except TooManyLocks as error:
             self._answer(ask, error)
 
-    def _refuse(self, ask: Ask, now: float) -> None:
-        if ask.tried:
+    def _refuse(self, file: LockedFile, ask: Ask, now: float) -> None:
+        if ask.tried or ask.space == "posix" or file.queue.table.conflict(ask.space, ask.owner, ask.wanted) is None:
             self._answer(ask, WouldBlock("somebody else holds the lock"))
             return
         ask.tried = True
@@ -275,7 +283,7 @@ class Locking:
         if file.mode == "shared" and self._hopeful(self._monotonic()):
             file.asks[ask.name] = self._asks[ask.name] = ask
             if self.around.settled(ask.mark):
-                self._say(file, ask)
+                self._say(ask)
             else:
                 self._later.append(ask)
             return
@@ -310,7 +318,7 @@ class Locking:
 
     # --- what goes to the server
 
-    def _say(self, file: LockedFile, ask: Ask) -> None:
+    def _say(self, ask: Ask) -> None:
         self._used = True
         if self._send is None:
             return
@@ -319,7 +327,6 @@ class Locking:
             return
         ask.said = "sent"
         self._queue(self._message(ask, ask.act))
-        del file
 
     def _message(self, ask: Ask, act: Act | str) -> LockAsk:
         wanted = ask.wanted
@@ -341,7 +348,6 @@ class Locking:
         """Say everything from the beginning: what is held, and then what is asked."""
         self._session += 1
         self._claimed = True
-        self._lease_until = min(self._lease_until, self._monotonic() + LEASE_S)
         for file in self._files.values():
             if file.mode != "leased":
                 file.mode = "shared" if file.queue.table else "alone"
@@ -371,7 +377,7 @@ class Locking:
                 self._drop(file, ask)
                 self._answer(ask, Interrupted("interrupted"))
                 continue
-            self._say(file, ask)
+            self._say(ask)
 
     def _beat(self, now: float) -> None:
         self._beaten_at = now
@@ -399,10 +405,8 @@ class Locking:
             self._send = None
             self._claimed = False
             self._out.clear()
-            for file in self._files.values():
-                file.fences = 0
-                for ask in file.asks.values():
-                    ask.said = "" if ask.said == "sent" else ask.said
+            for ask in self._asks.values():
+                ask.said = "" if ask.said == "sent" else ask.said
             self._wake.notify()
 
     def hear(self, message: ToMount) -> None:
@@ -477,7 +481,7 @@ class Locking:
             case "conflict" if ask.act == "test" and lock is not None:
                 self._answer(ask, Range(lock.write, lock.start, lock.end, lock.pid))
             case "conflict":
-                self._refuse(ask, self._monotonic())
+                self._refuse(file, ask, self._monotonic())
             case "cancelled":
                 self._answer(ask, Interrupted("interrupted"))
             case "full":
@@ -501,6 +505,7 @@ class Locking:
         for ask in list(file.asks.values()):
             if ask.said != "granted":
                 self._drop(file, ask)
+                ask.fresh = True
                 if ask.ended:
                     self._answer(ask, Interrupted("interrupted"))
                 elif ask.act == "unset":
@@ -536,7 +541,9 @@ class Locking:
         elif not file.recalled:
             file.recalled = True
             self._recalling += 1
-            threading.Thread(target=self._give_back, args=(file, self._session), name="lock-recall", daemon=True).start()
+            threading.Thread(
+                target=self._give_back, args=(file, self._session), name="lock-recall", daemon=True
+            ).start()
 
     def _give_back(self, file: LockedFile, session: int) -> None:
         """In a thread of its own: what was written under the lease is saved first, and acknowledged."""
@@ -552,8 +559,8 @@ class Locking:
             file.recalled = False
             if session == self._session and file.mode == "leased":
                 self._give(file)
-            elif file.mode == "leased" and not file.fences:
-                self._decide_all(file)
+            else:
+                self._say_again(file)
         self._go()
 
     def _give(self, file: LockedFile) -> None:
@@ -572,7 +579,7 @@ class Locking:
 
     def _answer(self, ask: Ask, result: Range | GdahError | None) -> None:
         done, ask.done = ask.done, None
-        granted = ask.granted if result is None and ask.said == "granted" else None
+        granted = ask.granted if result is None and (ask.fresh or ask.said == "granted") else None
         if done is None:
             return
 
@@ -587,7 +594,7 @@ class Locking:
         self._out.append(message)
 
     def _go(self) -> None:
-        """Without `_lock`: what was queued goes out. One thread at a time sends, in order; the others leave it to it."""
+        """Without `_lock`: what was queued goes out. One thread at a time sends, in order, for all."""
         while self._told:
             try:
                 tell = self._told.popleft()
@@ -669,7 +676,7 @@ class Locking:
             if file is None or ask.name not in file.asks:
                 continue
             if self.around.settled(ask.mark) or self._send is None:
-                self._say(file, ask)
+                self._say(ask)
             else:
                 self._later.append(ask)
 

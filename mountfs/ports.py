@@ -11,12 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from gdah_volume.content import ChunkHash
+from gdah_volume.errors import GdahError
 from gdah_volume.ids import Epoch, OpId, ServerId
+from gdah_volume.locks import Range
 from gdah_volume.operations import Kind, Operation
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import Blob, Entry, Welcome
 
 # --- between the kernel's edge and the file system -------------------------------------------------
+
+LockDone = Callable[[Range | GdahError | None], None]
+"""The answer to a lock call. None: done, or nothing stands in the way; a Range: that stands in the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,10 @@ class FileSystemCalls(Protocol):
         """`kill_suid`: whoever wrote may not leave set-user-id and set-group-id behind."""
         ...
 
-    def flush(self, ino: int, handle: int) -> None: ...
+    def flush(self, ino: int, handle: int, owner: int = 0) -> None:
+        """One close(2). `owner`: whose posix locks on the file end with it."""
+        ...
+
     def fsync(self, ino: int, handle: int, *, data_only: bool) -> None: ...
     def release(self, ino: int, handle: int) -> None: ...
     def opendir(self, ino: int) -> int: ...
@@ -130,6 +138,35 @@ class FileSystemCalls(Protocol):
     def getxattr(self, ino: int, name: bytes) -> bytes: ...
     def listxattr(self, ino: int) -> Sequence[bytes]: ...
     def removexattr(self, ino: int, name: bytes) -> None: ...
+
+    # Locks. `done` is called once, perhaps before the call returns, perhaps much later from another thread; calling
+    # what a call returns ends its wait (done gets Interrupted then). `owner`: the kernel's number for who asks.
+
+    def getlk(self, ino: int, handle: int, owner: int, wanted: Range, done: LockDone) -> Callable[[], None]: ...
+    def setlk(
+        self,
+        ino: int,
+        handle: int,
+        owner: int,
+        wanted: Range,
+        *,
+        frees: bool,
+        wait: bool,
+        pid: int,
+        done: LockDone,
+    ) -> Callable[[], None]: ...
+    def flock(
+        self,
+        ino: int,
+        handle: int,
+        owner: int,
+        wanted: Range,
+        *,
+        frees: bool,
+        wait: bool,
+        pid: int,
+        done: LockDone,
+    ) -> Callable[[], None]: ...
 
 
 class KernelCache(Protocol):

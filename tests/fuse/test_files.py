@@ -243,12 +243,11 @@ def test_open_truncates_without_a_second_request(toy: ToyMount) -> None:
     assert toy.calls_of("setattr") == before
 
 
-def test_who_only_reads_flushes_nothing(toy: ToyMount) -> None:
+def test_each_close_is_told_also_of_who_only_reads(toy: ToyMount) -> None:
+    """It may hold a lock."""
     (toy.path / "file").write_text("x")
     before = toy.calls_of("flush")
     (toy.path / "file").read_text()
-    assert toy.calls_of("flush") == before
-    (toy.path / "file").write_text("y")
     assert toy.calls_of("flush") == before + 1
 
 
@@ -313,18 +312,6 @@ def test_exclusive_creation(folder: Path) -> None:
     os.close(os.open(folder / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     with pytest.raises(FileExistsError):
         os.open(folder / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-
-
-def test_locks_of_this_machine(folder: Path) -> None:
-    path = folder / "lock"
-    path.write_text("")
-    with open(path, "r+b") as one, open(path, "r+b") as two:
-        fcntl.flock(one, fcntl.LOCK_EX)
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        fcntl.flock(one, fcntl.LOCK_UN)
-        fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        fcntl.lockf(one, fcntl.LOCK_EX | fcntl.LOCK_NB, 10)
 
 
 def test_room_on_the_device(folder: Path) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gdah_volume.errors import NotFound, ReadOnly, StaleHandle
+from gdah_volume.errors import NotFound, ReadOnly, StaleHandle, WouldBlock
+from gdah_volume.locks import EOF, Range
 from mountfs import fuse_ops
+from mountfs.binding import FLock
 from mountfs.fuse_ops import CacheTimes, FuseOps
 from mountfs.ports import Caller, FileSystemCalls, Opened, Stat
 from mountfs.stat_layout import StatLayout
@@ -49,8 +53,22 @@ class FakeLibrary:
     def __init__(self) -> None:
         self.answers: list[tuple[str, int, tuple[Any, ...]]] = []
         self.refuse = 0
+        self.interrupt: Any = None
         self.stat_layout = StatLayout.of(CStat, "x86_64")
-        for name in ("err", "none", "entry", "create", "attr", "readlink", "write", "buf", "data", "statfs", "xattr"):
+        for name in (
+            "err",
+            "none",
+            "entry",
+            "create",
+            "attr",
+            "readlink",
+            "write",
+            "buf",
+            "data",
+            "statfs",
+            "xattr",
+            "lock",
+        ):
             setattr(self, f"reply_{name}", self._reply(name))
         self.info = SimpleNamespace(flags=0, fh=0, keep_cache=0, direct_io=0)
         self.c_file_info = SimpleNamespace(from_address=lambda address: self.info)
@@ -67,8 +85,17 @@ class FakeLibrary:
     def handle(self, file_info: int) -> int:
         return file_info
 
+    def lock_owner(self, file_info: int) -> int:
+        return 77
+
     def caller(self, request: int) -> tuple[int, int, int, int]:
         return 0, 0, 1, 0o22
+
+    def interrupt_callback(self, note: Any) -> Any:
+        return note
+
+    def on_interrupt(self, request: int, callback: Any, key: int) -> None:
+        self.interrupt = lambda: callback(key)
 
 
 class BadValue:
@@ -211,3 +238,61 @@ def test_tracebacks_do_not_fill_a_disk(caplog: pytest.LogCaptureFixture) -> None
         callbacks["unlink"](11, 1, b"n")
     assert operations.failures == 1000
     assert len(caplog.records) == 100 + 9
+
+
+class Locks:
+    """A lock call that is decided when the test says so."""
+
+    def __init__(self) -> None:
+        self.done: Any = None
+        self.cancelled = threading.Event()
+
+    def flock(self, ino: int, handle: int, owner: int, wanted: Range, *, done: Any, **how: Any) -> Any:
+        self.asked = (ino, handle, owner, wanted, how)
+        self.done = done
+        return self.cancelled.set
+
+    def getlk(self, ino: int, handle: int, owner: int, wanted: Range, done: Any) -> Any:
+        done(self.found)
+        return self.cancelled.set
+
+
+def test_a_lock_is_answered_later_and_once() -> None:
+    calls = Locks()
+    _, library, callbacks = served(calls)  # type: ignore[arg-type]
+    callbacks["flock"](11, 7, 5, fcntl.LOCK_EX)
+    assert library.answers == []
+    assert calls.asked == (7, 5, 77, Range(True, pid=1), {"frees": False, "wait": True, "pid": 1})
+    calls.done(None)
+    calls.done(WouldBlock("too late"))
+    assert library.answers == [("err", 11, (0,))]
+    callbacks["flock"](12, 7, 5, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    calls.done(WouldBlock("somebody else has it"))
+    assert library.answers[1:] == [("err", 12, (errno.EAGAIN,))]
+
+
+def test_an_interrupt_ends_the_wait_in_another_thread() -> None:
+    calls = Locks()
+    operations, library, callbacks = served(calls)  # type: ignore[arg-type]
+    callbacks["flock"](11, 7, 5, fcntl.LOCK_EX)
+    library.interrupt()
+    assert calls.cancelled.wait(30)
+    assert library.answers == []
+    operations.waits.abandon()
+    assert library.answers == [("err", 11, (errno.EINTR,))]
+    library.interrupt()
+
+
+def test_the_lock_in_the_way_is_told_as_fcntl_has_it() -> None:
+    calls = Locks()
+    _, library, callbacks = served(calls)  # type: ignore[arg-type]
+    asked = FLock(fcntl.F_WRLCK, 0, 10, 0, 1)
+    for found in (Range(True, 10, 19, 99), Range(False, 5, EOF, 98), None):
+        calls.found = found  # type: ignore[attr-defined]
+        callbacks["getlk"](11, 7, 5, ctypes.addressof(asked))
+    told = [answer[2][0]._obj for answer in library.answers]
+    assert [(each.l_type, each.l_start, each.l_len, each.l_pid) for each in told] == [
+        (fcntl.F_WRLCK, 10, 10, 99),
+        (fcntl.F_RDLCK, 5, 0, 98),
+        (fcntl.F_UNLCK, 0, 0, 0),
+    ]

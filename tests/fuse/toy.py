@@ -300,7 +300,7 @@ class ToyFileSystem(FileSystemCalls):
             node.mtime_ns = node.ctime_ns = time.time_ns()
             return len(data)
 
-    def flush(self, ino: int, handle: int) -> None:
+    def flush(self, ino: int, handle: int, owner: int = 0) -> None:
         self.node(ino)
 
     def fsync(self, ino: int, handle: int, *, data_only: bool) -> None:
@@ -356,6 +356,11 @@ class ToyFileSystem(FileSystemCalls):
     def listxattr(self, ino: int) -> Sequence[bytes]:
         with self.lock:
             return list(self.node(ino).xattrs)
+
+    def getlk(self, *_args: Any, **_how: Any) -> Any:
+        raise NotSupported("the toy has no locks")
+
+    setlk = flock = getlk
 
     def removexattr(self, ino: int, name: bytes) -> None:
         with self.lock:
