@@ -108,6 +108,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello", kw_only=T
     device: str = ""
     locks: bool = False
     """Knows the messages about locks. (An older one would take them for nonsense.)"""
+    shows: bool = False
+    """A mount: I say Shown, if your Welcome says that you want to hear it."""
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome", kw_only=True):
@@ -126,6 +128,8 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome", kw_on
     """To a peer: how far this server has read the peer's log (of the epoch that it said hello with)."""
     locks: bool = False
     """As in `Hello`."""
+    shows: bool = False
+    """Shown is understood here."""
 
 
 class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag="subscribe", kw_only=True):
@@ -149,6 +153,15 @@ class Feed(msgspec.Struct, frozen=True, array_like=True, tag="feed", kw_only=Tru
     """To a peer: what lies up to this position and is in no feed came from the peer itself (0: says nothing)."""
     last: str = ""
     """The operation at `up_to`."""
+    shown_later: bool = False
+    """To a peer: mounts here do not show these entries yet; Shown follows."""
+
+
+class Shown(msgspec.Struct, frozen=True, array_like=True, tag="shown", kw_only=True):
+    """A mount to its server: programs here see your log up to `position`. A server to a peer: programs of all mounts
+    that are connected to me see my own log up to there."""
+
+    position: int
 
 
 class SnapshotNeeded(msgspec.Struct, frozen=True, array_like=True, tag="snapshot_needed", kw_only=True):
@@ -285,6 +298,7 @@ Message = (
     | LockRecall
     | LockAgain
     | LockClients
+    | Shown
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -22,7 +22,7 @@ from gdah_volume.errors import Unreachable
 from gdah_volume.ids import Epoch, OpId, ServerId
 from gdah_volume.operations import Operation
 from gdah_volume.stamps import Stamp
-from gdah_volume.wire import Beat, Blob, Entry, Handover, Hello, Message, Offer, Submit, Subscribe, encode
+from gdah_volume.wire import Beat, Blob, Entry, Handover, Hello, Message, Offer, Shown, Submit, Subscribe, encode
 from mountfs.ports import ServerHealth
 from mountfs.tls import Stream
 
@@ -61,6 +61,9 @@ class Connection:
 
     def hand_over(self, entries: tuple[Entry, ...], *, last: bool) -> None:
         self._send(Handover(entries=entries, last=last))
+
+    def shown(self, position: int) -> None:
+        self._send(Shown(position=position))
 
     def hello(self, hello: Hello) -> None:
         self._send(hello)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from gdah_volume.stamps import Stamp
 from gdah_volume.wire import Entry
 from mountfs.changelog import ChangeLog
 from mountfs.mirror import Mirror
+from mountfs.ports import ServerLink
 from mountfs.session import Session, subscription
 
 log = logging.getLogger("mountfs.feeding")
@@ -47,6 +49,8 @@ class Feeding:
         self._snapshots = snapshots
         self._later = later
         self._current = current
+        self.when_told: Callable[[Callable[[], None]], None] = lambda done: done()
+        """Calls back when the kernel was told of all that has changed so far; set once there is a kernel."""
 
     def begin(self, session: Session) -> None:
         """Read the server's log from where it makes sense. Raises Unreachable."""
@@ -79,6 +83,9 @@ class Feeding:
             return
         feed.spread(everywhere)
         self._outbox.spread(feed.key, min(feed.everywhere, feed.read))
+        if entries and session.welcome.shows:
+            position = entries[-1].position
+            self.when_told(lambda: _say_shown(session.link, position))
 
     def beaten(self, session: Session, *, everywhere: int, head: int, stable: Stamp, digest: bytes) -> None:
         """What the server's beat said of its log."""
@@ -125,3 +132,8 @@ class Feeding:
             result.unlink(missing_ok=True)
         session.subscribed = True
         session.phase = "live"
+
+
+def _say_shown(link: ServerLink, position: int) -> None:
+    with suppress(Unreachable):  # `on_down` follows
+        link.shown(position)

@@ -34,6 +34,7 @@ from mountfs.binding import (
     Library,
 )
 from mountfs.fuse_locks import LATER, LockHandlers, Waits
+from mountfs.kernel_cache import Changing
 from mountfs.ports import AttrChange, Caller, DirEntry, FileSystemCalls, Stat
 from mountfs.raw_requests import RawRequests
 
@@ -80,12 +81,13 @@ class FuseOps:
         self._lock = threading.Lock()  # guards `failures`
         self.failures = 0
         """Handlers that ended in an exception which is no GdahError: faults of ours."""
-        self.raw = RawRequests(calls, self._failed)
+        self.changing = Changing()
+        self.raw = RawRequests(calls, self.changing, self._failed)
 
     def callbacks(self, library: Library) -> dict[str, Callable[..., None]]:
         """By name of the operation, for `Library.table`."""
         self.waits = Waits(library)
-        handlers = _Handlers(self.calls, self.times, library, self.asked, self.waits)
+        handlers = _Handlers(self.calls, self.times, library, self.asked, self.waits, self.changing)
         return {name: self._guard(name, getattr(handlers, name), handlers) for name in HANDLED}
 
     def root_names(self) -> list[bytes]:
@@ -131,9 +133,16 @@ class _Handlers(LockHandlers):
     """One method for each operation, with libfuse's arguments; each returns its answer."""
 
     def __init__(
-        self, calls: FileSystemCalls, times: CacheTimes, library: Library, asked: dict[bytes, None], waits: Waits
+        self,
+        calls: FileSystemCalls,
+        times: CacheTimes,
+        library: Library,
+        asked: dict[bytes, None],
+        waits: Waits,
+        changing: Changing,
     ) -> None:
         self.calls = calls
+        self.changing = changing
         self.library = library
         self.waits = waits
         self.asked = asked
@@ -224,38 +233,46 @@ class _Handlers(LockHandlers):
         return self.library.reply_readlink, self.calls.readlink(ino)
 
     def mknod(self, request: int, parent: int, name: bytes, mode: int, rdev: int) -> Answer:
-        return self._entry(self.calls.mknod(parent, name, mode, rdev, self._caller(request)))
+        with self.changing.names_in(parent):
+            return self._entry(self.calls.mknod(parent, name, mode, rdev, self._caller(request)))
 
     def mkdir(self, request: int, parent: int, name: bytes, mode: int) -> Answer:
-        return self._entry(self.calls.mkdir(parent, name, mode, self._caller(request)))
+        with self.changing.names_in(parent):
+            return self._entry(self.calls.mkdir(parent, name, mode, self._caller(request)))
 
     def symlink(self, request: int, target: bytes, parent: int, name: bytes) -> Answer:
-        return self._entry(self.calls.symlink(parent, name, target, self._caller(request)))
+        with self.changing.names_in(parent):
+            return self._entry(self.calls.symlink(parent, name, target, self._caller(request)))
 
     def link(self, _request: int, ino: int, new_parent: int, new_name: bytes) -> Answer:
-        return self._entry(self.calls.link(ino, new_parent, new_name))
+        with self.changing.names_in(new_parent):
+            return self._entry(self.calls.link(ino, new_parent, new_name))
 
     def unlink(self, _request: int, parent: int, name: bytes) -> Answer:
-        self.calls.unlink(parent, name)
-        return self.done
+        with self.changing.names_in(parent):
+            self.calls.unlink(parent, name)
+            return self.done
 
     def rmdir(self, _request: int, parent: int, name: bytes) -> Answer:
-        self.calls.rmdir(parent, name)
-        return self.done
+        with self.changing.names_in(parent):
+            self.calls.rmdir(parent, name)
+            return self.done
 
     def rename(
         self, _request: int, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0
     ) -> Answer:
-        self.calls.rename(parent, name, new_parent, new_name, flags)
-        return self.done
+        with self.changing.names_in(parent, new_parent):
+            self.calls.rename(parent, name, new_parent, new_name, flags)
+            return self.done
 
     # --- files
 
     def create(self, request: int, parent: int, name: bytes, mode: int, file_info: int) -> Answer:
-        info = self.library.c_file_info.from_address(file_info)
-        stat, opened = self.calls.create(parent, name, mode, info.flags, self._caller(request))
-        info.fh, info.keep_cache, info.direct_io = opened.handle, opened.keep_cache, opened.direct_io
-        return self.library.reply_create, self._packed(stat), file_info
+        with self.changing.names_in(parent):
+            info = self.library.c_file_info.from_address(file_info)
+            stat, opened = self.calls.create(parent, name, mode, info.flags, self._caller(request))
+            info.fh, info.keep_cache, info.direct_io = opened.handle, opened.keep_cache, opened.direct_io
+            return self.library.reply_create, self._packed(stat), file_info
 
     def open(self, request: int, ino: int, file_info: int) -> Answer:
         flags = self.library.c_file_info.from_address(file_info).flags

@@ -110,7 +110,7 @@ class Session:
 
     def _start(self, options: MountOptions) -> None:
         _raise_readahead(self.path)
-        self.kernel_cache.start(self._connection, self.operations.root_names)
+        self.kernel_cache.start(self._connection, self.operations.root_names, self.operations.changing)
         with self._lock:
             self._max_workers = options.max_threads
             for _ in range(options.threads):

@@ -9,11 +9,15 @@ and said "never heard of" (ENOENT). So those are told again, twice.
 A name also stands for its folder: the kernel keeps listings, and drops one when it is told of the folder's inode. First
 the name, then the inode: the folder's lock makes sure that no listing is under way that would be kept afterwards.
 
+A folder that a program of this mount is changing is locked until that change is acknowledged, and that may wait for
+another mount, which waits for us (`after`). So names in such a folder are told by a second thread, which may wait, and
+`after` does not wait for it: what is changed there at the same time has no order anyway.
+
 Everything at once, and at the limit (LIMIT names waiting): all names that the kernel may know in the root are told,
 since dropping a folder's name drops everything unused below it.
 
-Threading: any thread may invalidate, at once and without waiting. `_lock` guards the two sets and is held for nothing
-else; the notifying thread holds no lock while it talks to the kernel.
+Threading: any thread may invalidate, at once and without waiting. `_lock` guards what is waiting and is held for
+nothing else; the two notifying threads hold no lock while they talk to the kernel, or call back.
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ import heapq
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from mountfs.ports import KernelCache
@@ -45,6 +51,31 @@ class Notify(Protocol):
     def notify_entry(self, parent: int, name: bytes) -> int: ...
 
 
+class Changing:
+    """Folders in which a program is changing a name: the kernel holds their locks until it has the answer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[int] = Counter()
+
+    @contextmanager
+    def names_in(self, *folders: int) -> Iterator[None]:
+        with self._lock:
+            self._counts.update(folders)
+        try:
+            yield
+        finally:
+            with self._lock:
+                for folder in folders:
+                    self._counts[folder] -= 1
+                    if not self._counts[folder]:
+                        del self._counts[folder]
+
+    def __call__(self, folder: int) -> bool:
+        with self._lock:
+            return folder in self._counts
+
+
 class NotifyingKernelCache(KernelCache):
     """Invariant: what was asked before a `flush` that returned True, the kernel was told. Before `start` the kernel has
     nothing cached, after `stop` it has nothing mounted: then asking does nothing."""
@@ -53,13 +84,17 @@ class NotifyingKernelCache(KernelCache):
         self._limit, self._clock = limit, clock
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
+        self._patience = threading.Condition(self._lock)
         self._inodes: dict[int, None] = {}
         self._entries: dict[tuple[int, bytes], None] = {}
         self._again: list[tuple[float, int, int]] = []
         self._everything = False
         self._busy = False
+        self._patient: dict[tuple[int, bytes], None] = {}
+        self._patient_busy = False
+        self._after: list[Callable[[], None]] = []
         self._running = False
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self.told = 0
         """Notifications that the kernel took."""
         self.overflows = 0
@@ -70,7 +105,7 @@ class NotifyingKernelCache(KernelCache):
         with self._lock:
             if self._running:
                 self._inodes[ino] = None
-                self._work.notify()
+                self._work.notify_all()
 
     def invalidate_entry(self, parent: int, name: bytes) -> None:
         with self._lock:
@@ -82,13 +117,13 @@ class NotifyingKernelCache(KernelCache):
             self._inodes[parent] = None
             if len(self._entries) > self._limit:
                 self._overflow()
-            self._work.notify()
+            self._work.notify_all()
 
     def invalidate_everything(self) -> None:
         with self._lock:
             if self._running:
                 self._forget_all_names()
-                self._work.notify()
+                self._work.notify_all()
 
     def _overflow(self) -> None:
         self.overflows += 1
@@ -99,33 +134,59 @@ class NotifyingKernelCache(KernelCache):
         self._everything = True
         self._inodes[_ROOT_INO] = None
 
+    def after(self, done: Callable[[], None]) -> None:
+        """Call `done` when the kernel was told of everything that was asked so far, but of names in folders that this
+        mount itself is changing. From a notifying thread, or at once; it must not wait."""
+        with self._lock:
+            if self._running and (self._busy or self._waiting()):
+                self._after.append(done)
+                self._work.notify_all()
+                return
+        done()
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until the kernel was told of everything that was asked so far; not for a handler to call."""
         with self._lock:
-            return self._work.wait_for(lambda: not (self._busy or self._waiting()), timeout_s)
+            return self._work.wait_for(lambda: not (self._busy or self._waiting() or self._has_patient()), timeout_s)
+
+    def _has_patient(self) -> bool:
+        return bool(self._patient) or self._patient_busy
 
     def _waiting(self) -> bool:
-        return bool(self._inodes or self._entries or self._everything)
+        return bool(self._inodes or self._entries or self._everything or self._after)
 
-    # --- telling, in a thread of its own
+    # --- telling, in threads of its own
 
-    def start(self, notify: Notify, root_names: Callable[[], Iterable[bytes]]) -> None:
+    def start(
+        self,
+        notify: Notify,
+        root_names: Callable[[], Iterable[bytes]],
+        is_changing: Callable[[int], bool] = lambda ino: False,  # noqa: ARG005
+    ) -> None:
+        """`is_changing`: whether a program of this mount may hold the lock of that folder now."""
         self._running = True
-        self._thread = threading.Thread(target=self._run, args=(notify, root_names), name="fuse-notify", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, args=(notify, root_names, is_changing), name="fuse-notify", daemon=True),
+            threading.Thread(target=self._run_patient, args=(notify,), name="fuse-notify-patient", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> bool:
         """Whether the thread has ended, so that nobody notifies any more."""
         with self._lock:
             self._running = False
             self._inodes, self._entries, self._again, self._everything = {}, {}, [], False
+            self._patient = {}
             self._work.notify_all()
-        if self._thread is None:
-            return True
-        self._thread.join(STOP_S)
-        return not self._thread.is_alive()
+            self._patience.notify_all()
+        for thread in self._threads:
+            thread.join(STOP_S)
+        return not any(thread.is_alive() for thread in self._threads)
 
-    def _run(self, notify: Notify, root_names: Callable[[], Iterable[bytes]]) -> None:
+    def _run(
+        self, notify: Notify, root_names: Callable[[], Iterable[bytes]], is_changing: Callable[[int], bool]
+    ) -> None:
         while True:
             with self._lock:
                 while self._running and not self._waiting() and not self._due():
@@ -136,6 +197,14 @@ class NotifyingKernelCache(KernelCache):
                 inodes, self._inodes = self._inodes, {}
                 entries, self._entries = self._entries, {}
                 everything, self._everything = self._everything, False
+                after, self._after = self._after, []
+                for entry in [entry for entry in entries if is_changing(entry[0])]:
+                    del entries[entry]
+                    self._patient[entry] = None
+                    self._patience.notify()
+                if len(self._patient) > self._limit:
+                    self._patient = {}
+                    self._overflow()
                 tries = dict.fromkeys(inodes, 0)
                 while self._due():
                     _, ino, tried = heapq.heappop(self._again)
@@ -145,8 +214,30 @@ class NotifyingKernelCache(KernelCache):
                 self._tell(notify, tries, entries, root_names if everything else tuple)
             except Exception:
                 log.exception("telling the kernel failed")
+            for done in after:
+                try:
+                    done()
+                except Exception:
+                    log.exception("what was to follow a notification failed")
             with self._lock:
                 self._busy = False
+                self._work.notify_all()
+
+    def _run_patient(self, notify: Notify) -> None:
+        while True:
+            with self._lock:
+                while self._running and not self._patient:
+                    self._patience.wait()
+                if not self._running:
+                    return
+                entries, self._patient = self._patient, {}
+                self._patient_busy = True
+            try:
+                self._tell(notify, dict.fromkeys((parent for parent, _ in entries), 0), entries, tuple)
+            except Exception:
+                log.exception("telling the kernel failed")
+            with self._lock:
+                self._patient_busy = False
                 self._work.notify_all()
 
     def _due(self) -> bool:

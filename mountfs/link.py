@@ -227,6 +227,7 @@ class Dialler:
                 software=settings.software,
                 author=settings.author,
                 device=settings.device,
+                shows=True,
             )
         )
         messages = connection.receive()

@@ -62,6 +62,7 @@ class Mount:
         self._down.callback(self.sync.close)
         self.kernel_cache = NotifyingKernelCache()
         self.files.open(self.sync, self.kernel_cache)
+        self.sync.upstream.when_told(self.kernel_cache.after)
         self._recovered = self.files.recover()
         self.sync.start()
         self.sync.upstream.wait_first_view(FIRST_VIEW_S)

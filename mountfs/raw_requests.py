@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable
 
 from gdah_volume.errors import GdahError
+from mountfs.kernel_cache import Changing
 from mountfs.negotiation import REQUEST_HEADER_BYTES
 from mountfs.ports import FileSystemCalls
 
@@ -32,9 +33,10 @@ _RENAME = struct.Struct("=QI4x")
 
 
 class RawRequests:
-    def __init__(self, calls: FileSystemCalls, failed: Callable[[str], None]) -> None:
+    def __init__(self, calls: FileSystemCalls, changing: Changing, failed: Callable[[str], None]) -> None:
         """`failed(name)` is told inside of the handling of an exception that is no GdahError."""
         self._calls = calls
+        self._changing = changing
         self._failed = failed
         self._handlers: dict[int, tuple[str, Callable[[int, bytes], bytes]]] = {RENAME2: ("rename", self._rename)}
 
@@ -59,5 +61,6 @@ class RawRequests:
     def _rename(self, parent: int, body: bytes) -> bytes:
         new_parent, flags = _RENAME.unpack_from(body)
         name, new_name, _ = body[_RENAME.size :].split(b"\0", 2)
-        self._calls.rename(parent, name, new_parent, new_name, flags)
+        with self._changing.names_in(parent, new_parent):
+            self._calls.rename(parent, name, new_parent, new_name, flags)
         return b""

@@ -86,6 +86,10 @@ class Upstream:
         """In order of preference, before `start`."""
         self._servers.append((url, health))
 
+    def when_told(self, fence: Callable[[Callable[[], None]], None]) -> None:
+        """`fence` calls back when the kernel was told of all that has changed so far."""
+        self._feeding.when_told = fence
+
     # --- life
 
     def start(self) -> None:

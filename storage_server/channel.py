@@ -36,6 +36,7 @@ from gdah_volume.wire import (
     Offer,
     RangeIs,
     Refused,
+    Shown,
     SnapshotNeeded,
     Submit,
     Subscribe,
@@ -48,7 +49,7 @@ from storage_server.config import check_url
 from storage_server.feeds import Subscription
 from storage_server.metrics import COUNTS
 from storage_server.outlets import QueuedOutlet
-from storage_server.ports import Submission
+from storage_server.ports import Submission, Watcher
 from storage_server.replication import FOREVER
 from storage_server.volumes import Volume
 
@@ -73,6 +74,7 @@ class LaneConversation:
         self._stream = next(_streams)
         self._hello: Hello | None = None
         self._subscription: Subscription | None = None
+        self._watcher: Watcher | None = None
         self._unanswered = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -121,6 +123,8 @@ class LaneConversation:
     def _close_feed(self) -> None:
         if self._subscription is not None:
             self.volume.feeds.remove(self._subscription)
+        if self._watcher is not None:
+            self.volume.showing.waits.remove(self._watcher)
         hello = self._hello
         if hello is not None and hello.server is not None and self._subscription is not None:
             now = self.volume.monotonic()
@@ -196,6 +200,8 @@ class LaneConversation:
                 self._beat(message)
             case Held():
                 self._held(message)
+            case Shown():
+                self._shown(message)
             case Subscribe():
                 await self._subscribe(message)
             case Offer():
@@ -287,6 +293,9 @@ class LaneConversation:
         )
         if server is not None:
             volume.replication.feed_open(server, position, volume.monotonic())
+        elif self._hello.shows:
+            self._watcher = Watcher()
+            volume.showing.waits.add(self._watcher)
         volume.subscribe(self._subscription)
 
     def _held(self, message: Held) -> None:
@@ -296,6 +305,13 @@ class LaneConversation:
         if not 0 <= message.position <= self.volume.figures.head:
             raise BadMessage(f"position {message.position} is not in this log")
         self.volume.replication.held(self._hello.server, message.position, self.volume.monotonic())
+
+    def _shown(self, message: Shown) -> None:
+        if self._watcher is None:
+            raise OutOfOrder("Shown is for mounts to say, that announced it and read the feed")
+        if not 0 <= message.position <= self.volume.figures.head:
+            raise BadMessage(f"position {message.position} is not in this log")
+        self.volume.showing.told(self._watcher, message.position)
 
     # --- operations
 
@@ -313,6 +329,7 @@ class LaneConversation:
             asker=self,
             stream=self._stream,
             giver=self._hello.server,
+            watcher=self._watcher,
         )
         if submission.giver is None:
             self._unanswered += 1

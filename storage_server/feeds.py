@@ -13,11 +13,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
+
 from gdah_volume.errors import GdahError
 from gdah_volume.ids import ServerId
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES, Ack, Entry, Feed, encode
 from storage_server.ports import Outlet, Published
+from storage_server.showing import Showing
 
 log = logging.getLogger("storage_server")
 
@@ -82,9 +85,11 @@ class Feeds:
         self,
         read: Callable[[int, Stamp | None, bool], Reading],
         state: Callable[[], tuple[int, Stamp]],
+        showing: Showing,
     ) -> None:
         """`read(after, above, blobs)` in a thread; `state` tells (everywhere, stable)."""
         self._read = read
+        self._showing = showing
         self._state = state
         self._subscriptions: set[Subscription] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,6 +112,7 @@ class Feeds:
             return
         self.head = items[-1].entry.position
         plain: list[bytes] | None = None
+        shown_later = self._showing.lacks(self.head)
         # Peers first: acknowledgements wait for them.
         for subscription in sorted(self._subscriptions, key=lambda each: each.server is None):
             if not subscription.live:
@@ -124,9 +130,12 @@ class Feeds:
                 frames = plain
             else:
                 subscription.last = items[-1].entry.op.id
-                frames = self._frames(_for_peer(items, subscription), up_to=self.head, last=subscription.last)
+                later = shown_later and any(item.giver == subscription.server for item in items)
+                frames = self._frames(_for_peer(items, subscription), self.head, subscription.last, later)
                 if frames:
                     subscription.told = self.head
+                    if later:
+                        self._showing.tell(subscription.outlet, self.head)
             for frame in frames:
                 subscription.outlet.send(frame)
             subscription.moved(self.head)
@@ -149,13 +158,21 @@ class Feeds:
                     )
                 )
 
-    def _frames(self, entries: Iterable[Entry], *, up_to: int = 0, last: str = "") -> list[bytes]:
+    def _frames(
+        self,
+        entries: Iterable[Entry],
+        up_to: int = 0,
+        last: str = "",
+        shown_later: bool = False,  # noqa: FBT001, FBT002
+    ) -> list[bytes]:
         everywhere, stable = self._state()
-        parts = list(in_batches(entries))
-        frames = [encode(Feed(entries=part, everywhere=everywhere, stable=stable)) for part in parts[:-1]]
-        if parts:
-            frames.append(encode(Feed(entries=parts[-1], everywhere=everywhere, stable=stable, up_to=up_to, last=last)))
-        return frames
+        feeds = [
+            Feed(entries=part, everywhere=everywhere, stable=stable, shown_later=shown_later)
+            for part in in_batches(entries)
+        ]
+        if feeds and up_to:
+            feeds[-1] = msgspec.structs.replace(feeds[-1], up_to=up_to, last=last)
+        return [encode(feed) for feed in feeds]
 
     def _catch_up(self, subscription: Subscription) -> None:
         task = asyncio.get_running_loop().create_task(self._run(subscription))

@@ -13,6 +13,7 @@ from gdah_volume.ids import Epoch, OpId, ServerId
 from gdah_volume.wire import Entry, Feed, Held, encode
 from storage_server.ports import Applied, Outlet
 from storage_server.replication import Replication
+from storage_server.showing import Showing
 from storage_server.volume_store import VolumeStore
 from storage_server.wanted import WantedChunks
 from storage_server.writer import Job, Writer
@@ -26,6 +27,7 @@ class Incoming:
         writer: Writer,
         replication: Replication,
         wanted: WantedChunks,
+        showing: Showing,
         lanes: dict[ServerId, Outlet],
         monotonic: Callable[[], float],
     ) -> None:
@@ -33,6 +35,7 @@ class Incoming:
         self._writer = writer
         self._replication = replication
         self._wanted = wanted
+        self._showing = showing
         self._lanes = lanes
         self._monotonic = monotonic
         self._unsaid: dict[ServerId, int] = {}
@@ -42,7 +45,10 @@ class Incoming:
     def feed(self, server: ServerId, epoch: Epoch, message: Feed, applied: Callable[[], None]) -> None:
         """A batch of a peer's log; `applied` is called when it is in ours, and the peer told when we hold it."""
         entries = [self._with_content(entry) for entry in message.entries]
-        passed = [entry.op.id for entry in entries if self._replication.passed_on(entry.op.id) is not None]
+        ours = [entry for entry in entries if self._replication.passed_on(entry.op.id) is not None]
+        passed = [entry.op.id for entry in ours]
+        if message.shown_later:
+            self._showing.comes_back(server, ours)
         position, last = (entries[-1].position, str(entries[-1].op.id)) if entries else (0, "")
         if message.up_to > position:
             position, last = message.up_to, message.last
@@ -101,14 +107,14 @@ class Incoming:
             self.say_held(server, position)
 
     def say_held(self, server: ServerId, position: int) -> None:
-        """Tell a peer that its log is here up to `position`, as soon as the content is."""
+        """Tell a peer that its log is here up to `position`, as soon as the content is and our mounts show it."""
         lane = self._lanes.get(server)
 
         def say() -> None:
             if lane is not None and self._lanes.get(server) is lane:
                 lane.send(encode(Held(position=position)))
 
-        self._wanted.when_here(say)
+        self._wanted.when_here(lambda: self._showing.when_shown(say))
 
     def _drop_lane(self, server: ServerId, reason: str) -> None:
         lane = self._lanes.get(server)

@@ -39,6 +39,7 @@ from gdah_volume.wire import (
     Offer,
     RangeIs,
     Refused,
+    Shown,
     SnapshotNeeded,
     Subscribe,
     Want,
@@ -139,6 +140,7 @@ class PeerLink:
             if self.last_error:
                 log.warning("peer %s (%s): %s", self.url, self._server, self.last_error)
         if self._server is not None:
+            self.volume.showing.peer_lost(self._server)
             self.volume.replication.link_down(self._server, self.last_error or "lost", now, gone=gone)
 
     def drop(self, reason: str) -> None:
@@ -323,6 +325,8 @@ class PeerLink:
                 volume.replication.peer_acked(server, message.id, message.copies, now)
             case Refused():
                 volume.replication.peer_refused(server, message.id, message.code, message.message, now)
+            case Shown():
+                volume.showing.peer_shows(server, message.position)
             case Beat():
                 self._their_sent_us = message.sent_us
                 if message.echo_us:

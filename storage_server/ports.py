@@ -26,6 +26,15 @@ class Asker(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
+class Watcher:
+    """One who shows a log to others, up to `position`. A mount that is not `prompt` is not waited for."""
+
+    position: int = 0
+    prompt: bool = False
+    retry_at: float = 0.0
+
+
 @dataclass(eq=False, slots=True)
 class Submission:
     """A new operation on its way into the log.
@@ -45,6 +54,8 @@ class Submission:
     giver: ServerId | None = None
     doubt: bool = False
     serial: int = 0
+    watcher: Watcher | None = None
+    """The mount that made it, which shows it already."""
 
     @property
     def is_whole(self) -> bool:
@@ -99,6 +110,10 @@ class Deeds(Protocol):
         ...
 
     def pass_on(self, server: ServerId, submission: Submission, *, strict: bool) -> None: ...
+
+    def acknowledge(self, submission: Submission, ack: Ack) -> None:
+        """Answer it, as soon as other mounts show it."""
+        ...
 
     def look_up(self, submission: Submission) -> None:
         """Is it in the own log already? `Replication.found` is told."""

@@ -395,7 +395,7 @@ class Replication:
     def _acknowledge(self, waiting: Waiting, copies: int) -> None:
         op = waiting.submission.op.id
         ack = Ack(id=op, stamp=waiting.stamp, position=waiting.position, copies=copies, of=self.of)
-        waiting.submission.asker.answer(ack)
+        self._deeds.acknowledge(waiting.submission, ack)
 
     # --- time
 

@@ -21,13 +21,14 @@ from gdah_volume.content import ChunkHash
 from gdah_volume.errors import GdahError, NoSpace, StorageFailed
 from gdah_volume.ids import Author, Epoch, ServerId, VolumeName, new_author, new_client_id
 from gdah_volume.stamps import ZERO, Stamp
-from gdah_volume.wire import PROTOCOL, SILENCE_LIMIT_S, Beat, Entry, Submit, Welcome, encode
+from gdah_volume.wire import PROTOCOL, SILENCE_LIMIT_S, Ack, Beat, Entry, Submit, Welcome, encode
 from storage_server.feeds import Feeds, Subscription
 from storage_server.incoming import Incoming
 from storage_server.membership import Membership, News
 from storage_server.ports import Applied, ChunkSource, Conversation, Link, Outlet, Stamped, Submission
 from storage_server.readers import Readers
 from storage_server.replication import Replication
+from storage_server.showing import Showing
 from storage_server.volume_chunks import VolumeChunks
 from storage_server.volume_store import VolumeStore
 from storage_server.writer import Job, Outcome, Writer
@@ -85,11 +86,14 @@ class Volume:
         self.writer = Writer(parts.name, parts.store, self._deliver, self._failed, parts.lock)
         self.replication = Replication(self.server, self)
         self.replication.head = self.figures.head
-        self.feeds = Feeds(self.readers.read_log, lambda: (self.replication.everywhere, self.stable_for_readers))
+        self.showing = Showing(lambda: self.figures.head, monotonic)
+        self.feeds = Feeds(
+            self.readers.read_log, lambda: (self.replication.everywhere, self.stable_for_readers), self.showing
+        )
         self.feeds.head = self.figures.head
         self.content = VolumeChunks(parts.name, parts.chunks, source, self, repaired)
         self.wanted = self.content.wanted
-        self.incoming = Incoming(self.writer, self.replication, self.wanted, self.lanes, monotonic)
+        self.incoming = Incoming(self.writer, self.replication, self.wanted, self.showing, self.lanes, monotonic)
 
     # --- life
 
@@ -111,6 +115,7 @@ class Volume:
     async def stop(self) -> None:
         for conversation in list(self.conversations):
             conversation.drop(StorageFailed("the server is being stopped"))
+        self.showing.stop()
         await self.content.close()
         await asyncio.to_thread(self.writer.stop)
         self.readers.close()
@@ -218,6 +223,9 @@ class Volume:
                 )
             )
 
+    def acknowledge(self, submission: Submission, ack: Ack) -> None:
+        self.showing.acknowledge(submission, ack)
+
     def look_up(self, submission: Submission) -> None:
         op = submission.op.id
 
@@ -294,6 +302,7 @@ class Volume:
             stable=figures.stable,
             members=self.membership.listed(),
             your_cursor=your_cursor,
+            shows=True,
         )
 
     def take_news(self, news: News) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,57 @@ def mounts(tmp_path_factory: pytest.TempPathFactory, fuse: None) -> Iterator[tup
 
 def sees(mount: Mount, path: str, content: bytes) -> None:
     wait_until(lambda: mount.hands.read(path) == content, f"{mount.name} sees {content!r:.40} in {path}", 15, 0.01)
+
+
+def late(cluster: Cluster) -> int:
+    """How often a server went on without a mount that did not answer in time."""
+    return sum(server.volume()["shown_late"] for server in cluster.servers)
+
+
+@pytest.mark.parametrize("where", ["one server", "a server each"])
+def test_what_a_call_did_on_one_mount_the_next_call_on_another_sees(where: str, tmp_path: Path, fuse: None) -> None:
+    """What a call has changed on one mount, the next call on any other connected mount sees."""
+    with Cluster(tmp_path, cables=True) as cluster:
+        a, b = cluster.start_servers()
+        one, two = cluster.mount("one", [a, b]), cluster.mount("two", [a, b])
+        one.cut(b)
+        two.cut(b if where == "one server" else a)
+        other = a if where == "one server" else b
+        wait_until(lambda: one.uses(a) and two.uses(other), "the mounts use their servers", 15)
+        one.hands.write("first", b"")
+        wait_until(lambda: two.hands.exists("first"), "the mounts have caught up", 15)
+        before, stale = late(cluster), []
+
+        def check(what: str, seen: bool) -> None:
+            if not seen:
+                stale.append(what)
+
+        for number in range(12):
+            here, there = (one, two) if number % 2 else (two, one)
+            name, new = f"f{number}", f"g{number}"
+            check("absent", not there.hands.exists(name))
+            here.hands.write(name, b"first")
+            check("created", there.hands.exists(name) and there.hands.read(name) == b"first")
+            here.hands.write(name, b"again")
+            check("content", there.hands.exists(name) and there.hands.read(name) == b"again")
+            here.hands.rename(name, new)
+            check("renamed", not there.hands.exists(name) and there.hands.exists(new))
+            check("listed", new in there.hands.listdir("") and name not in there.hands.listdir(""))
+            here.hands.unlink(new)
+            check("removed", not there.hands.exists(new) and new not in there.hands.listdir(""))
+        # A machine so busy that a mount needs 0.1 s for its part is not what is tested here.
+        assert len(stale) <= late(cluster) - before
+
+
+def test_a_mount_that_stands_still_holds_nobody_up_and_catches_up(mounts: tuple[Mount, Mount]) -> None:
+    one, two = mounts
+    two.stop()
+    try:
+        for number in range(20):
+            one.hands.write(f"meanwhile {number}", b"content")
+    finally:
+        two.cont()
+    sees(two, "meanwhile 19", b"content")
 
 
 def test_new_content_replaces_what_the_kernel_had_cached(mounts: tuple[Mount, Mount]) -> None:
@@ -62,7 +114,7 @@ def test_a_name_that_was_known_to_be_absent_appears(mounts: tuple[Mount, Mount])
             assert not two.hands.exists(name)
         one.hands.write(name, b"present")
         wait_until(lambda name=name: two.hands.exists(name), f"{name} appears", 15, 0.01)  # type: ignore[misc]
-        assert two.hands.read(name) == b"present"
+        sees(two, name, b"present")
 
 
 def test_listings_follow_creations_removals_and_renames(mounts: tuple[Mount, Mount]) -> None:

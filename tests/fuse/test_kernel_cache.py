@@ -225,9 +225,9 @@ def kernel() -> Kernel:
 def new_cache(kernel: Kernel) -> Iterator[Callable[..., NotifyingKernelCache]]:
     made: list[NotifyingKernelCache] = []
 
-    def make(limit: int = 1000) -> NotifyingKernelCache:
+    def make(limit: int = 1000, changing: frozenset[int] = frozenset()) -> NotifyingKernelCache:
         cache = NotifyingKernelCache(limit=limit)
-        cache.start(kernel, lambda: [b"top", b"second"])
+        cache.start(kernel, lambda: [b"top", b"second"], changing.__contains__)
         made.append(cache)
         return cache
 
@@ -303,6 +303,47 @@ def test_an_unknown_inode_is_told_again_because_it_may_be_on_its_way(new_cache: 
         pause.wait(0.1)
     pause.wait(1.5)
     assert kernel.inodes == [5, 5, 5]
+
+
+def test_who_asks_to_be_called_is_called_after_what_was_asked_before(new_cache: Make, kernel: Kernel) -> None:
+    cache = new_cache()
+    told: list[list[int]] = []
+    cache.after(lambda: told.append(list(kernel.inodes)))
+    assert told == [[]]  # nothing to wait for
+    block(cache, kernel)
+    cache.invalidate_inode(7)
+    cache.after(lambda: told.append(list(kernel.inodes)))
+    assert len(told) == 1
+    kernel.gate.set()
+    assert cache.flush(10)
+    assert told[1] == [99, 7]
+
+
+def test_a_name_in_a_folder_that_is_being_changed_here_holds_nobody_up(new_cache: Make, kernel: Kernel) -> None:
+    """The kernel holds that folder's lock until the change is acknowledged, which may wait for us."""
+    cache = new_cache(changing=frozenset([5]))
+    called = threading.Event()
+    free, stuck = threading.Event(), threading.Event()
+    working = kernel.notify_entry
+
+    def notify_entry(parent: int, name: bytes) -> int:
+        if parent == 5:
+            stuck.set()
+            free.wait(10)
+        return working(parent, name)
+
+    kernel.notify_entry = notify_entry  # type: ignore[method-assign]
+    cache.invalidate_entry(5, b"locked")
+    cache.invalidate_entry(6, b"other")
+    cache.after(called.set)
+    assert called.wait(10)
+    assert stuck.wait(10)
+    assert kernel.entries == [(6, b"other")]
+    assert not cache.flush(0.01)
+    free.set()
+    assert cache.flush(10)
+    assert kernel.entries == [(6, b"other"), (5, b"locked")]
+    assert kernel.inodes[-1] == 5
 
 
 def test_before_the_start_and_after_the_end_there_is_nothing_to_tell(kernel: Kernel) -> None:

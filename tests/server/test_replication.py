@@ -59,6 +59,9 @@ class Deeds:
     def pass_on(self, server: ServerId, submission: Submission, *, strict: bool) -> None:
         self.passed.append((server, submission, strict))
 
+    def acknowledge(self, submission: Submission, ack: Ack) -> None:
+        submission.asker.answer(ack)
+
     def look_up(self, submission: Submission) -> None:
         self.looked_up.append(submission)
 
