@@ -4,7 +4,7 @@
     ├── FileSystemError      what a program may see: an expected refusal of a file operation
     │   ├── NotFound (NotAsSeen)  Exists  NotADirectory  IsADirectory  NotEmpty  NameTooLong  InvalidName
     │   ├── InvalidArgument  AccessDenied  NotPermitted  NotSupported  NoData  TooManyLinks  FileTooBig
-    │   ├── NoSpace  ReadOnly  StaleHandle  BadHandle  OutOfRange
+    │   ├── NoSpace  ReadOnly  StaleHandle  BadHandle  OutOfRange  NoMoreData
     │   └── WouldBlock  Interrupted  Deadlock  TooManyLocks
     ├── RequestError         the other side said something wrong: 4xx, nothing stored
     │   ├── BadMessage  MessageTooBig  UnknownVolume  UnknownNode  UnknownVersion  UnknownChunk
@@ -98,6 +98,11 @@ class NotSupported(FileSystemError):
 class NoData(FileSystemError):
     errno = _errno.ENODATA
     http_status = 404
+
+
+class NoMoreData(FileSystemError):
+    errno = _errno.ENXIO
+    http_status = 416
 
 
 class TooManyLinks(FileSystemError):

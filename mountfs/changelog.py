@@ -170,6 +170,11 @@ class ChangeLog:
             self._sender.hint(Chunk(0, name, len(data)))
         return name
 
+    def keep_chunk(self, name: ChunkHash) -> bool:
+        """Pin content of another file that is not on every server yet, until `discard_chunk` or an operation that
+        names it. False: it is, or never was here."""
+        return self._dirty.keep(name)
+
     def discard_chunk(self, name: ChunkHash) -> None:
         self._dirty.discard(name)
 

@@ -153,6 +153,15 @@ class DirtyChunks:
         self._remember(name, data)
         return name
 
+    def keep(self, name: ChunkHash) -> bool:
+        """Another loose pin for a chunk that is here; False: it is not."""
+        with self._lock:
+            held = self._held.get(name)
+            if held is None:
+                return False
+            held.loose += 1
+            return True
+
     def _remember(self, name: ChunkHash, data: bytes | memoryview) -> None:
         """It is about to be sent: not to be read from the disk, and hashed, once more."""
         whole = bytes(data)

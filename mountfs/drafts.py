@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Self
 
 from gdah_volume.content import CHUNK_SIZE, INLINE_MAX_BYTES, MAX_CHUNKS, MAX_SIZE, Chunk, ChunkHash, Content
 from gdah_volume.errors import ContentUnavailable, FileTooBig
@@ -81,7 +82,7 @@ class Draft:
         self._sink = sink
 
     @classmethod
-    def begin(cls, opening: Opening, pool: JournalPool, reader: ContentReader, sink: ChunkSink, mtime_ns: int) -> Draft:
+    def begin(cls, opening: Opening, pool: JournalPool, reader: ContentReader, sink: ChunkSink, mtime_ns: int) -> Self:
         """An empty draft with a journal of its own. Raises NoSpace or StorageFailed."""
         journal = pool.begin()
         try:

@@ -44,6 +44,7 @@ from mountfs.locking import Locking
 from mountfs.openfile import OpenFile, Parts
 from mountfs.performing import TRIES, TRY_AGAIN_S, Performer
 from mountfs.ports import AttrChange, Caller, DirEntry, LockDone, Opened, Stat, StatFs
+from mountfs.ranges import RangeCalls
 from mountfs.recovery import Logged, restore
 from mountfs.saving import Saving
 
@@ -53,7 +54,7 @@ STORED_MAX = 4096
 """Versions whose size on disk is remembered."""
 
 
-class Filesystem:
+class Filesystem(RangeCalls):
     """Implements `ports.FileSystemCalls`."""
 
     def __init__(

@@ -293,6 +293,10 @@ class _Handlers(LockHandlers):
         written = self.calls.write(ino, self._handle(file_info), offset, data, kill_suid=kill_suid)
         return self.library.reply_write, written
 
+    def fallocate(self, request: int, ino: int, mode: int, offset: int, length: int, file_info: int) -> Answer:
+        self.calls.allocate(ino, self._handle(file_info), mode, offset, length, self._caller(request))
+        return self.done
+
     def flush(self, _request: int, ino: int, file_info: int) -> Answer:
         self.calls.flush(ino, self._handle(file_info), self.library.lock_owner(file_info))
         return self.done

@@ -43,6 +43,10 @@ class Handle:
         return self.flags & os.O_ACCMODE != os.O_RDONLY
 
     @property
+    def reads(self) -> bool:
+        return self.flags & os.O_ACCMODE != os.O_WRONLY
+
+    @property
     def appends(self) -> bool:
         return bool(self.flags & os.O_APPEND)
 

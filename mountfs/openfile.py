@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gdah_volume.content import EMPTY, ChunkHash, Content
+from gdah_volume.content import CHUNK_SIZE, EMPTY, MAX_SIZE, ChunkHash, Content
 from gdah_volume.errors import NotFound
 from gdah_volume.ids import NodeId, OpId, Version
 from gdah_volume.operations import Operation
@@ -31,10 +31,10 @@ from gdah_volume.tree import NodeView, Tree
 from mountfs import intents
 from mountfs.attributes import Nameless, Unsaved, nameless
 from mountfs.cache import Cache, ReadAhead
-from mountfs.drafts import Draft
 from mountfs.intents import Builder
 from mountfs.ports import KernelCache
 from mountfs.records import JournalPool, Opening
+from mountfs.sparse import Piece, SparseDraft, data_in
 
 log = logging.getLogger("mountfs.files")
 
@@ -54,6 +54,7 @@ class OperationLog(Protocol):
 
     def perform(self, build: Callable[[OpId, int], Operation], *, sync: bool = False, wait: bool = True) -> Ticket: ...
     def store_chunk(self, data: bytes | memoryview) -> ChunkHash: ...
+    def keep_chunk(self, name: ChunkHash) -> bool: ...
     def discard_chunk(self, name: ChunkHash) -> None: ...
 
 
@@ -99,7 +100,7 @@ class OpenFile:
         """Set by anyone: the tree may have changed; the next call under the lock looks."""
         self.version: Version | None = None
         self.content: Content = EMPTY
-        self.draft: Draft | None = None
+        self.draft: SparseDraft | None = None
         self.orphan: Nameless | None = None
         """The last known attributes, once it has no name."""
         self.unsaved: Unsaved | None = None
@@ -220,6 +221,40 @@ class OpenFile:
             self._begin(handle).truncate(size, self._parts.now_ns())
             self._edited()
 
+    def data(self, offset: int, end: int = MAX_SIZE) -> Iterator[tuple[int, int]]:
+        """Where it is no hole, from the chunk of `offset` to that of `end`. Under the lock."""
+        return data_in(self.content, offset) if self.draft is None else self.draft.data(offset, end)
+
+    def reshape(self, handle: Looker, start: int, end: int, *, punch: bool, grow: bool) -> None:
+        """Holes at [start, end), and as long as that."""
+        with self.lock:
+            self.refresh()
+            draft, now_ns = self._begin(handle), self._parts.now_ns()
+            if punch:
+                draft.punch(start, end, now_ns)
+            draft.grow(end if grow else 0, now_ns)
+            self._edited()
+
+    def receive(self, handle: Looker, piece: Piece) -> None:
+        """A piece of another file, with the pin of its chunk."""
+        with self.lock:
+            self.refresh()
+            draft, now_ns = self._begin(handle), self._parts.now_ns()
+            start, end, data, chunk, pinned = piece
+            if data is not None:
+                draft.write(start, data, now_ns)
+            elif chunk is None:
+                draft.punch(start, end, now_ns)
+                draft.grow(end, now_ns)
+            elif draft.sealing and draft.fits_whole(start, end):
+                draft.share(start // CHUNK_SIZE, chunk, end, now_ns, pinned=pinned)
+            else:
+                whole = self._parts.cache.chunk(chunk)
+                draft.write(start, whole + bytes(end - start - len(whole)), now_ns)
+                if pinned:
+                    self._parts.log.discard_chunk(chunk.hash)
+            self._edited()
+
     def set_mtime(self, mtime_ns: int) -> bool:
         """Of a file with unsaved edits: saving them keeps this time. False: there are none."""
         with self.lock:
@@ -234,14 +269,14 @@ class OpenFile:
         self._ctime_ns = self._parts.now_ns()
         self._publish()
 
-    def _begin(self, handle: Looker | None) -> Draft:
+    def _begin(self, handle: Looker | None) -> SparseDraft:
         if self.draft is not None:
             return self.draft
         if handle is not None and handle.seen < self.foreign:
             self._go_back_to(handle.seen)
         opening = Opening(self.node, self.version, self.content, self._known_name())
         parts = self._parts
-        self.draft = Draft.begin(opening, parts.journals, parts.cache, parts.log, parts.now_ns())
+        self.draft = SparseDraft.begin(opening, parts.journals, parts.cache, parts.log, parts.now_ns())
         if self.orphan is not None:
             self.draft.sealing = False
             self.draft.note_orphan(orphan=True)
@@ -293,7 +328,7 @@ class OpenFile:
                 self._under_way = None
         return True
 
-    def _log_edits(self, draft: Draft, *, sync: bool) -> Ticket:
+    def _log_edits(self, draft: SparseDraft, *, sync: bool) -> Ticket:
         content = draft.compose()
         name = draft.opening.name
         write = intents.write(self.node, self.version, content, name, draft.mtime_ns, clear_suid=self.clear_suid)
@@ -308,7 +343,7 @@ class OpenFile:
         return ticket
 
     @staticmethod
-    def _noting(draft: Draft, content: Content, build: Builder) -> Builder:
+    def _noting(draft: SparseDraft, content: Content, build: Builder) -> Builder:
         def noting(op: OpId, time_ns: int) -> Operation:
             operation = build(op, time_ns)
             draft.note_saving(op, content)
@@ -316,7 +351,7 @@ class OpenFile:
 
         return noting
 
-    def hold_edits(self, draft: Draft, version: Version | None, content: Content) -> None:
+    def hold_edits(self, draft: SparseDraft, version: Version | None, content: Content) -> None:
         """Edits of an earlier run."""
         with self.lock:
             self.version, self.content, self.draft = version, content, draft

@@ -123,6 +123,18 @@ class FileSystemCalls(Protocol):
         """`kill_suid`: whoever wrote may not leave set-user-id and set-group-id behind."""
         ...
 
+    def seek(self, ino: int, handle: int, offset: int, whence: int) -> int:
+        """SEEK_DATA or SEEK_HOLE alone."""
+        ...
+
+    def allocate(self, ino: int, handle: int, mode: int, offset: int, length: int, caller: Caller) -> None:
+        """`mode` as of fallocate(2)."""
+        ...
+
+    def copy_range(self, handle: int, offset: int, to_handle: int, to_offset: int, length: int, caller: Caller) -> int:
+        """How much was copied: at least a byte, unless the source ends."""
+        ...
+
     def flush(self, ino: int, handle: int, owner: int = 0) -> None:
         """One close(2). `owner`: whose posix locks on the file end with it."""
         ...

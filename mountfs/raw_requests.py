@@ -17,17 +17,22 @@ import mmap
 import struct
 from collections.abc import Callable
 
-from gdah_volume.errors import GdahError
+from gdah_volume.errors import GdahError, InvalidArgument
 from mountfs.kernel_cache import Changing
 from mountfs.negotiation import REQUEST_HEADER_BYTES
-from mountfs.ports import FileSystemCalls
+from mountfs.ports import Caller, FileSystemCalls
 
-RENAME2 = 45
+RENAME2, LSEEK, COPY_FILE_RANGE, COPY_FILE_RANGE_64 = 45, 46, 47, 53
 
 _OPCODE = struct.Struct("=4xI")
 _HEADER = struct.Struct("=IIQQIII")
 """struct fuse_in_header: length, opcode, unique, inode, uid, gid, pid; then the lengths of extensions, 0 here."""
 _ANSWER = struct.Struct("=IiQ")
+_SEEK, _SOUGHT = struct.Struct("=QQI4x"), struct.Struct("=Q")
+"""struct fuse_lseek_in: handle, offset, whence; fuse_lseek_out."""
+_COPY, _COPIED, _COPIED_64 = struct.Struct("=QQQQQQQ"), struct.Struct("=I4x"), struct.Struct("=Q")
+"""struct fuse_copy_file_range_in: handle, offset, inode, handle and offset of the target, length, flags; then
+fuse_write_out, and fuse_copy_file_range_out (7.45, Linux 6.18)."""
 _RENAME = struct.Struct("=QI4x")
 """struct fuse_rename2_in: new folder, flags; then both names, each with its zero."""
 
@@ -38,7 +43,12 @@ class RawRequests:
         self._calls = calls
         self._changing = changing
         self._failed = failed
-        self._handlers: dict[int, tuple[str, Callable[[int, bytes], bytes]]] = {RENAME2: ("rename", self._rename)}
+        self._handlers: dict[int, tuple[str, Callable[[int, bytes, Caller], bytes]]] = {
+            RENAME2: ("rename", self._rename),
+            LSEEK: ("seek", self._seek),
+            COPY_FILE_RANGE: ("copy_range", self._copy),
+            COPY_FILE_RANGE_64: ("copy_range", self._copy_64),
+        }
 
     def answer(self, buffer: mmap.mmap, size: int) -> bytes | None:
         """The whole reply to the request in `buffer`; None: it is the library's."""
@@ -47,10 +57,10 @@ class RawRequests:
         if found is None:
             return None
         name, handler = found
-        _, _, unique, ino, _, _, _ = _HEADER.unpack_from(buffer)
+        _, _, unique, ino, uid, gid, pid = _HEADER.unpack_from(buffer)
         code, payload = 0, b""
         try:
-            payload = handler(ino, buffer[REQUEST_HEADER_BYTES:size])
+            payload = handler(ino, buffer[REQUEST_HEADER_BYTES:size], Caller(uid, gid, pid))
         except GdahError as error:
             code = error.errno
         except BaseException:  # noqa: BLE001 - a request must be answered
@@ -58,9 +68,25 @@ class RawRequests:
             code = errno.EIO
         return _ANSWER.pack(_ANSWER.size + len(payload), -code, unique) + payload
 
-    def _rename(self, parent: int, body: bytes) -> bytes:
+    def _rename(self, parent: int, body: bytes, _caller: Caller) -> bytes:
         new_parent, flags = _RENAME.unpack_from(body)
         name, new_name, _ = body[_RENAME.size :].split(b"\0", 2)
         with self._changing.names_in(parent, new_parent):
             self._calls.rename(parent, name, new_parent, new_name, flags)
         return b""
+
+    def _seek(self, ino: int, body: bytes, _caller: Caller) -> bytes:
+        handle, offset, whence = _SEEK.unpack_from(body)
+        return _SOUGHT.pack(self._calls.seek(ino, handle, offset, whence))
+
+    def _copy(self, _ino: int, body: bytes, caller: Caller) -> bytes:
+        return _COPIED.pack(self._copied(body, caller))
+
+    def _copy_64(self, _ino: int, body: bytes, caller: Caller) -> bytes:
+        return _COPIED_64.pack(self._copied(body, caller))
+
+    def _copied(self, body: bytes, caller: Caller) -> int:
+        handle, offset, _to_ino, to_handle, to_offset, length, flags = _COPY.unpack_from(body)
+        if flags:
+            raise InvalidArgument("copy_file_range has no flags")
+        return self._calls.copy_range(handle, offset, to_handle, to_offset, length, caller)

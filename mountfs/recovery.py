@@ -18,10 +18,10 @@ from gdah_volume.errors import GdahError
 from gdah_volume.ids import OpId
 from gdah_volume.operations import Operation, Write
 from mountfs import records
-from mountfs.drafts import Draft
 from mountfs.handles import Handles
 from mountfs.openfile import OpenFile, Parts
 from mountfs.records import LeftoverView, Saving
+from mountfs.sparse import SparseDraft
 
 Logged = Callable[[OpId], Operation | None]
 """The operation that the mirror's log holds under an id."""
@@ -65,7 +65,7 @@ def _restored(parts: Parts, handles: Handles, leftover: LeftoverView, logged: Lo
         journal.finish()
         return None
     opening = records.unpack_opening(journal.read(first.at, first.length))
-    draft = Draft(opening, journal, parts.journals, parts.cache, parts.log, leftover.mtime_ns)
+    draft = SparseDraft(opening, journal, parts.journals, parts.cache, parts.log, leftover.mtime_ns)
 
     def is_logged(saving: Saving) -> bool:
         """An id alone proves nothing: of an operation that was announced and failed, the next one took it."""

@@ -55,6 +55,9 @@ class Target(Protocol):
     def pwrite(self, fd: int, data: bytes, offset: int) -> int: ...
     def append(self, fd: int, data: bytes) -> int: ...
     def fsync(self, fd: int) -> None: ...
+    def seek(self, fd: int, offset: int, whence: int) -> int: ...
+    def fallocate(self, fd: int, mode: int, offset: int, length: int) -> None: ...
+    def copy_range(self, fd: int, offset: int, to: int, to_offset: int, length: int) -> int: ...
     def ftruncate(self, fd: int, size: int) -> None: ...
     def truncate(self, path: bytes, size: int) -> None: ...
     def stat(self, path: bytes) -> Seen: ...
@@ -126,6 +129,16 @@ class FolderTarget:
 
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
+
+    def seek(self, fd: int, offset: int, whence: int) -> int:
+        return os.lseek(fd, offset, whence)
+
+    def fallocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        if _LIBC.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    def copy_range(self, fd: int, offset: int, to: int, to_offset: int, length: int) -> int:
+        return os.copy_file_range(fd, to, length, offset, to_offset)
 
     def ftruncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
@@ -345,6 +358,18 @@ class ObjectTarget:
 
     def fsync(self, fd: int) -> None:
         self.calls().fsync(*self._open[fd], data_only=False)
+
+    def seek(self, fd: int, offset: int, whence: int) -> int:
+        found: int = self.calls().seek(*self._open[fd], offset, whence)
+        return found
+
+    def fallocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        self.calls().allocate(*self._open[fd], mode, offset, length, self.caller)
+
+    def copy_range(self, fd: int, offset: int, to: int, to_offset: int, length: int) -> int:
+        handle, to_handle = self._open[fd][1], self._open[to][1]
+        copied: int = self.calls().copy_range(handle, offset, to_handle, to_offset, length, self.caller)
+        return copied
 
     def ftruncate(self, fd: int, size: int) -> None:
         ino, handle = self._open[fd]

@@ -360,3 +360,68 @@ def test_a_process_that_is_killed_loses_no_write_that_had_returned(tmp_path: Pat
             assert files[number % 3][at + 39_996 : at + 40_000] == number.to_bytes(4, "big"), number
         assert target.listdir(b"") == [b"file0", b"file1", b"file2"]
         device.kill()
+
+
+def everywhere_now(device: Device) -> None:
+    """Every server holds all that was done here."""
+    device.feed_own()
+    device.log.outbox.keep_only(lambda _op: False)
+    device.log.sweep()
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("source", ["kept", "removed", "unsaved"])
+def test_copied_chunks_and_holes_come_back(device: Device, source: str, everywhere: bool) -> None:
+    """Also where the file that they were copied from is gone, before any server had it or after."""
+    data = random.Random(2).randbytes(4 * MIB + 100)
+    target = ObjectTarget(device)
+    write_file(target, b"a", data)
+    if everywhere:
+        device.shelf.add(data)
+        everywhere_now(device)
+        assert device.dirty.total_bytes == 0
+    fd, to = target.open(b"a", RW), target.open(b"b", RW | os.O_CREAT)
+    if source == "unsaved":
+        target.pwrite(fd, b"edit", 5)
+        data = data[:5] + b"edit" + data[9:]
+    done = 0
+    while done < len(data):
+        done += target.copy_range(fd, done, to, done, len(data) - done)
+    target.fallocate(to, 3, MIB, MIB)
+    target.fallocate(to, 3, 3 * MIB - 5, 100)
+    target.pwrite(to, b"last", 7)
+    wanted = bytearray(data)
+    wanted[MIB : 2 * MIB] = bytes(MIB)
+    wanted[3 * MIB - 5 : 3 * MIB + 95] = bytes(100)
+    wanted[7:11] = b"last"
+    if source == "removed":
+        target.close(fd)
+        target.unlink(b"a")
+        if everywhere:
+            everywhere_now(device)
+    assert target.pread(to, len(wanted), 0) == wanted
+    target = killed(device)
+    assert device.recovered == 1 + (source == "unsaved")
+    assert read_file(target, b"b") == wanted
+    assert target.stat(b"b").blocks * 512 <= 3 * MIB + 4096
+    target = killed(device)
+    assert read_file(target, b"b") == wanted
+
+
+def test_nothing_stays_pinned_when_a_copy_is_given_up(device: Device) -> None:
+    target = ObjectTarget(device)
+    write_file(target, b"a", random.Random(3).randbytes(2 * MIB))
+    for ending in ("saved", "removed"):
+        before = device.dirty.total_bytes
+        fd, to = target.open(b"a", RW), target.open(b"b", RW | os.O_CREAT)
+        for _ in range(2):
+            assert target.copy_range(fd, 0, to, 0, 2 * MIB) == 2 * MIB
+        target.copy_range(fd, 0, to, 2 * MIB, 2 * MIB)
+        target.close(fd)
+        if ending == "removed":
+            target.unlink(b"b")
+        target.close(to)
+        assert device.dirty.total_bytes == before, "the chunks are the same"
+    assert read_file(target, b"a")
+    everywhere_now(device)
+    assert device.dirty.total_bytes == 0

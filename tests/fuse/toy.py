@@ -19,6 +19,7 @@ from gdah_volume.errors import (
     IsADirectory,
     NameTooLong,
     NoData,
+    NoMoreData,
     NotADirectory,
     NotEmpty,
     NotFound,
@@ -28,6 +29,7 @@ from gdah_volume.errors import (
 from mountfs.ports import AttrChange, Caller, DirEntry, FileSystemCalls, Opened, Stat, StatFs
 
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+KEEP_SIZE = 1
 XATTR_CREATE, XATTR_REPLACE = 1, 2
 
 
@@ -299,6 +301,27 @@ class ToyFileSystem(FileSystemCalls):
             node.mode &= ~(stat.S_ISUID if kill_suid else 0)
             node.mtime_ns = node.ctime_ns = time.time_ns()
             return len(data)
+
+    def seek(self, ino: int, handle: int, offset: int, whence: int) -> int:
+        with self.lock:
+            size = len(self.node(ino).data)
+            if not 0 <= offset < size:
+                raise NoMoreData("beyond the end")
+            return offset if whence == os.SEEK_DATA else size
+
+    def allocate(self, ino: int, handle: int, mode: int, offset: int, length: int, caller: Caller) -> None:
+        with self.lock:
+            node, end = self.node(ino), offset + length
+            if mode & ~KEEP_SIZE:
+                data = node.data[offset:end]
+                node.data[offset : offset + len(data)] = bytes(len(data))
+            if not mode & KEEP_SIZE and end > len(node.data):
+                self.resize(node, end)
+
+    def copy_range(self, handle: int, offset: int, to_handle: int, to_offset: int, length: int, caller: Caller) -> int:
+        with self.lock:
+            data = bytes(self.node(handle).data[offset : offset + length])
+            return self.write(to_handle, to_handle, to_offset, data)
 
     def flush(self, ino: int, handle: int, owner: int = 0) -> None:
         self.node(ino)
