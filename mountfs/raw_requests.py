@@ -50,6 +50,10 @@ class RawRequests:
             COPY_FILE_RANGE_64: ("copy_range", self._copy_64),
         }
 
+    def names(self) -> set[str]:
+        """The calls that come here."""
+        return {name for name, _ in self._handlers.values()}
+
     def answer(self, buffer: mmap.mmap, size: int) -> bytes | None:
         """The whole reply to the request in `buffer`; None: it is the library's."""
         (opcode,) = _OPCODE.unpack_from(buffer)
