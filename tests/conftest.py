@@ -41,17 +41,17 @@ def new_cluster(tmp_path: Path, fuse: None) -> Iterator[Callable[..., Cluster]]:
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1,100 real source files in their folders, on the local disk. Read only."""
+    """300 real source files in their folders, on the local disk. Read only. `tests.cluster.measure` takes 1,100."""
     folder = tmp_path_factory.mktemp("sources") / "lib"
-    copy_sources(folder)
+    copy_sources(folder, int(os.environ.get("GDAH_TEST_SOURCES", "300")))
     return folder
 
 
 @pytest.fixture(scope="session")
 def some_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 of them, where the number is not the point."""
+    """150 of them, where the number is not the point."""
     folder = tmp_path_factory.mktemp("some-sources") / "lib"
-    copy_sources(folder, 400)
+    copy_sources(folder, 150)
     return folder
 
 

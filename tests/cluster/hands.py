@@ -22,10 +22,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+
+class Waitable(Protocol):
+    """A child, however it was started."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
 
 DEADLINE_S = 60.0
-_UNREAPED: list[subprocess.Popen[bytes]] = []
+_UNREAPED: list[Waitable] = []
 """Helpers that were killed while stuck in the kernel; reaped once their mount is gone."""
 
 
@@ -69,7 +78,7 @@ class Hands:
         abandon(self._helper)
 
 
-def abandon(process: subprocess.Popen[bytes]) -> None:
+def abandon(process: Waitable) -> None:
     """Kill a process that may be stuck in the kernel, and do not wait for it longer than a moment."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests import nursery
 from tests.cluster.hands import abandon
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -37,7 +38,10 @@ def free_port() -> int:
 
 
 def command_line(script: str, module: str) -> list[str]:
-    """The console script of this interpreter's environment, or the same by its module where it is not installed."""
+    """The console script of this interpreter's environment, or the same by its module where it is not installed.
+    Servers and mounts are not started by it but forked (see `nursery`)."""
+    if script in nursery.MAINS:
+        return [script]
     installed = Path(sys.executable).with_name(script)
     if installed.exists():
         return [str(installed)]
@@ -55,7 +59,7 @@ class Process:
         self.name = name
         self.log = logs / f"{name}.log"
         self.own_log = own_log
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._popen: subprocess.Popen[bytes] | nursery.Child | None = None
         self._stopped = False
 
     @property
@@ -77,8 +81,15 @@ class Process:
         env |= {"HOME": str(home), "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"} | (environ or {})
         with open(self.log, "ab") as log:
             log.write(f"--- {' '.join(argv)}\n".encode())
-            log.flush()
-            self._popen = subprocess.Popen(
+        if Path(argv[0]).name in nursery.MAINS:
+            self._popen = nursery.start(argv, log=self.log, cwd=home, env=env)
+        else:
+            self._popen = self._start_command(argv, home, env)
+        self._stopped = False
+
+    def _start_command(self, argv: Sequence[str], home: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+        with open(self.log, "ab") as log:
+            return subprocess.Popen(
                 list(argv),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -87,7 +98,6 @@ class Process:
                 env=env,
                 start_new_session=True,
             )
-        self._stopped = False
 
     def must_run(self) -> None:
         if not self.running:

@@ -16,4 +16,4 @@ def test_everybodys_work_survives_a_storm(tmp_path: Path, fuse: None, seed: int)
     """What a call accepted is not lost by the failure of one machine, and not by `kill -9` of any or all
     processes.
     """
-    storm.run(tmp_path, seed, 150, print)
+    storm.run(tmp_path, seed, 90, print)

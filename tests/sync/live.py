@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ from typing import Any
 
 from gdah_volume.ids import DEFAULT_VOLUME
 from mountfs.sync import SyncSettings, SyncSide
+from tests import nursery
 
 START_LIMIT_S = 30.0
 
@@ -44,15 +43,14 @@ class Server:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self._peers = peers
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: nursery.Child | None = None
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "storage_server.cli", "--data", str(self.folder), "--port", str(self.port)]
+        command = ["storage-server", "--data", str(self.folder), "--port", str(self.port)]
         for peer in self._peers:
             command += ["--peer", f"http://127.0.0.1:{peer}"]
-        with (self.folder / "out.log").open("ab") as out:
-            self._process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        self._process = nursery.start(command, log=self.folder / "out.log", cwd=Path.cwd(), env=os.environ)
         eventually(self.answers, START_LIMIT_S, f"{self.url} answers; see {self.folder}/out.log")
 
     def answers(self) -> bool:

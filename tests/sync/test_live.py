@@ -122,6 +122,7 @@ def test_outage_and_return(tmp_path: Path, pair: list[Server]) -> None:
         in_use(one, pair)
         run = programs(one)
         run.create("before")
+        eventually(lambda: not one.status()["pending"]["not_everywhere_operations"])
         for server in pair:
             server.kill()
         eventually(lambda: not one.connected)
