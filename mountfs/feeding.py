@@ -8,6 +8,7 @@ Threading: the steering thread.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,9 @@ from mountfs.ports import ServerLink
 from mountfs.session import Session, subscription
 
 log = logging.getLogger("mountfs.feeding")
+
+SNAPSHOT_PAUSE_S = 1.0
+SNAPSHOT_PAUSE_MAX_S = 60.0
 
 
 class Snapshots(Protocol):
@@ -41,14 +45,19 @@ class Feeding:
         snapshots: Snapshots,
         later: Callable[[Callable[[], None]], None],
         current: Callable[[], Session | None],
+        after: Callable[[float, Callable[[], None]], None] | None = None,
     ) -> None:
-        """`later` lets the steering thread call something soon; `current` is the session that counts."""
+        """`later` lets the steering thread call something soon, `after` any thread in so many seconds; `current` is the
+        session that counts."""
         self._mirror = mirror
         self._log = changelog
         self._outbox = changelog.outbox
         self._snapshots = snapshots
         self._later = later
         self._current = current
+        self._after = after or _in_a_while
+        self._pause_s = 0.0
+        """Before the next snapshot is fetched: each one that does not load is another 20 MB for nothing."""
         self.when_told: Callable[[Callable[[], None]], None] = lambda done: done()
         """Calls back when the kernel was told of all that has changed so far; set once there is a kernel."""
 
@@ -105,11 +114,19 @@ class Feeding:
         def done(result: Path | GdahError) -> None:
             self._later(lambda: self._loaded(session, result))
 
-        self._snapshots.fetch(session.link.url, done)
+        def fetch() -> None:
+            if self._current() is session:
+                self._snapshots.fetch(session.link.url, done)
+
+        if self._pause_s:
+            self._after(self._pause_s, fetch)
+        else:
+            fetch()
 
     def _loaded(self, session: Session, result: Path | GdahError) -> None:
         if self._current() is not session:
             return
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s or SNAPSHOT_PAUSE_S, SNAPSHOT_PAUSE_MAX_S)
         if isinstance(result, GdahError):
             session.link.drop(f"no snapshot: {result}")
             return
@@ -124,14 +141,22 @@ class Feeding:
                 stable = self._mirror.replica.stable
             session.link.subscribe(None, stable)
         except Unreachable:
+            self._pause_s = pause_s
             return  # `on_down` follows
         except GdahError as error:
             session.link.drop(f"the snapshot does not load: {error}")
             return
         finally:
             result.unlink(missing_ok=True)
+        self._pause_s = 0.0
         session.subscribed = True
         session.phase = "live"
+
+
+def _in_a_while(seconds: float, call: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
 
 
 def _say_shown(link: ServerLink, position: int) -> None:
