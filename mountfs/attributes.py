@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from gdah_volume.errors import InvalidArgument
+from gdah_volume.errors import InvalidArgument, NotPermitted
 from gdah_volume.ids import NodeId
 from gdah_volume.operations import Kind
-from mountfs.ports import Caller, Stat
+from mountfs.ports import AttrChange, Caller, Stat
 
 TYPE_BITS: dict[Kind, int] = {
     "file": stat.S_IFREG,
@@ -110,7 +110,6 @@ class Unsaved:
     stored_bytes: int
     mtime_ns: int
     ctime_ns: int
-    clear_suid: bool
 
 
 def kind_of(mode: int) -> Kind:
@@ -129,8 +128,6 @@ def stat_of(ino: int, view: Described, unsaved: Unsaved | None = None, stored: i
     if unsaved is not None:
         size, stored, mtime_ns = unsaved.size, unsaved.stored_bytes, unsaved.mtime_ns
         ctime_ns = max(ctime_ns, unsaved.ctime_ns)
-        if unsaved.clear_suid:
-            mode = without_suid(mode)
     elif view.kind == "dir":
         size = stored = _PAGE_BYTES
         nlink = 2 + subfolders if nlink else 0
@@ -164,10 +161,54 @@ def stat_of_root(found: Stat, owner: tuple[int, int], since_ns: int) -> Stat:
     )
 
 
-def without_suid(mode: int) -> int:
-    """As a write or a change of owner leaves it: set-group-id without group execute is a lock, not a privilege."""
-    mode &= ~stat.S_ISUID
-    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a mount shows in place of stored owners and rights: the options uid, gid and umask. A view: nothing that is
+    stored becomes another by it, new nodes belong to who makes them as ever."""
+
+    uid: int | None = None
+    gid: int | None = None
+    umask: int = 0
+
+    def stat(self, found: Stat) -> Stat:
+        if self is AS_STORED:
+            return found
+        return replace(
+            found,
+            uid=found.uid if self.uid is None else self.uid,
+            gid=found.gid if self.gid is None else self.gid,
+            mode=found.mode if stat.S_ISLNK(found.mode) else found.mode & ~self.umask,
+        )
+
+    def change(self, wanted: AttrChange) -> AttrChange:
+        """What is asked for of what is shown, as a change of what is stored. Raises NotPermitted: an owner that is
+        shown in place of all others cannot be given away."""
+        if wanted.uid not in (None, self.uid) and self.uid is not None:
+            raise NotPermitted(f"this mount shows everything as owned by {self.uid} (--uid)")
+        if wanted.gid not in (None, self.gid) and self.gid is not None:
+            raise NotPermitted(f"this mount shows everything as of group {self.gid} (--gid)")
+        return replace(
+            wanted,
+            uid=wanted.uid if self.uid is None else None,
+            gid=wanted.gid if self.gid is None else None,
+        )
+
+    def mode(self, wanted: int, stored: int) -> int:
+        """What the mask hides stays as it is."""
+        return wanted & ~self.umask | stored & self.umask
+
+
+AS_STORED = Shown()
+
+
+def without_suid(view: Described, caller: Caller, groups_of: GroupsOf) -> int:
+    """The mode as a write or a change of owner by `caller` leaves it. Set-group-id without group execute is no
+    privilege of the program; who is in the group may leave it (as Linux has it since 6.2)."""
+    mode = view.mode & ~stat.S_ISUID
+    if not mode & stat.S_ISGID:
+        return mode
+    keeps = not mode & stat.S_IXGRP and (caller.uid == 0 or view.gid == caller.gid or view.gid in groups_of(caller))
+    return mode if keeps else mode & ~stat.S_ISGID
 
 
 def new_owner(parent: Described, kind: Kind, mode: int, caller: Caller) -> tuple[int, int, int]:
@@ -186,14 +227,14 @@ def allowed_mode(mode: int, gid: int, kind: Kind, caller: Caller, groups_of: Gro
     return mode if gid in groups_of(caller) else mode & ~stat.S_ISGID
 
 
-def permits(view: Described, caller: Caller, wanted: int, groups_of: GroupsOf) -> bool:
+def permits(shown: Stat, caller: Caller, wanted: int, groups_of: GroupsOf) -> bool:
     """The mode bits' answer to `wanted` (4 read, 2 write), for a file that the kernel had taken for a new one."""
     if caller.uid == 0:
         return True
-    if view.uid == caller.uid:
-        bits = view.mode >> 6
-    elif view.gid == caller.gid or view.gid in groups_of(caller):
-        bits = view.mode >> 3
+    if shown.uid == caller.uid:
+        bits = shown.mode >> 6
+    elif shown.gid == caller.gid or shown.gid in groups_of(caller):
+        bits = shown.mode >> 3
     else:
-        bits = view.mode
+        bits = shown.mode
     return bits & wanted == wanted

@@ -157,6 +157,8 @@ class MountOptions:
     subtype: str = "gdah"
     allow_other: bool = False
     read_only: bool = False
+    privileged: bool = False
+    """Set-user-id programs and device nodes work; only root may mount so. Else the kernel ignores both."""
     default_permissions: bool = True
     max_readahead_bytes: int = 1 << 20
     max_background: int = 48
@@ -171,6 +173,7 @@ class MountOptions:
         name = self.fsname.replace("\\", "\\\\").replace(",", "\\,")
         words = [f"fsname={name}", f"subtype={self.subtype}", "ro" if self.read_only else "rw"]
         words += ["allow_other"] if self.allow_other else []
+        words += ["suid", "dev"] if self.privileged else []
         words += ["default_permissions"] if self.default_permissions else []
         return ",".join(words)
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 
 from gdah_volume.content import INLINE_MAX_BYTES, Chunk, ChunkHash
-from gdah_volume.errors import BadMessage, GdahError, InvalidArgument, NoSpace
+from gdah_volume.errors import BadMessage, GdahError, InvalidArgument, NoSpace, ReadOnly
 from gdah_volume.ids import Author, NodeId, OpId, op_id
 from gdah_volume.operations import Exchange, Operation, Rename, Rmdir, Unlink, Write, check_operation, chunks_in
 from gdah_volume.stamps import ZERO
@@ -81,6 +81,8 @@ class ChangeLog:
         self._records_max = records_max
         self._clock_ns = clock_ns
         self._monotonic = monotonic
+        self.read_only = False
+        """Nothing new is logged; what an earlier run has logged is still handed over."""
         self._sender: Sender = _NoSender()
         self._sequence = 0
         self._time_ns = 0
@@ -100,6 +102,8 @@ class ChangeLog:
 
         Without `wait` the caller waits on the ticket later: until he did, the operation may still be refused.
         """
+        if self.read_only:
+            raise ReadOnly("the folder is mounted read-only")
         mirror = self._mirror
         with mirror.lock:
             op = self._checked(build(op_id(self._author, self._sequence + 1), self._next_time_ns()))

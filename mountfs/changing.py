@@ -8,6 +8,7 @@ Threading: any thread; lock order as in `openfile`.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from gdah_volume.ids import NodeId
 from gdah_volume.operations import time_in_range
 from gdah_volume.tree import NodeView
 from mountfs import intents, xattrs
-from mountfs.attributes import Described, GroupsOf, allowed_mode, without_suid
+from mountfs.attributes import Described, GroupsOf, Shown, allowed_mode, without_suid
 from mountfs.handles import Handle, Handles
 from mountfs.openfile import OpenFile, Parts
 from mountfs.performing import Performer
@@ -25,21 +26,31 @@ from mountfs.ports import AttrChange, Caller
 from mountfs.saving import Saving
 
 Fields = dict[str, Any]
+NO_CHANGE = AttrChange()
+"""What the kernel makes of chown(path, -1, -1); it asks this of us before a write that takes set-user-id away, too."""
 Time = int | Literal["now"] | None
 
 
 class AttributeChanges:
     def __init__(
-        self, parts: Parts, handles: Handles, performer: Performer, saving: Saving, groups_of: GroupsOf
+        self,
+        parts: Parts,
+        handles: Handles,
+        performer: Performer,
+        saving: Saving,
+        groups_of: GroupsOf,
+        shown: Shown,
     ) -> None:
         self._parts = parts
         self._handles = handles
         self._performer = performer
         self._saving = saving
         self._groups_of = groups_of
+        self._shown = shown
 
     def change(self, node: NodeId, change: AttrChange, handle: Handle | None, caller: Caller) -> None:
         """`node` is resolved."""
+        change = self._shown.change(change)
         change = replace(change, atime_ns=_kept(change.atime_ns), mtime_ns=_kept(change.mtime_ns))
         if change.size is not None:
             self._resize(node, change.size, handle, caller)
@@ -61,8 +72,6 @@ class AttributeChanges:
             return True
 
     def _set(self, node: NodeId, file: OpenFile | None, change: AttrChange, caller: Caller) -> None:
-        if file is not None and change.mode is not None:
-            file.clear_suid = False
         in_edits = change.size is not None and change.mtime_ns == "now"
         edited = False
         if file is not None and file.draft is not None and change.mtime_ns is not None and not in_edits:
@@ -83,17 +92,24 @@ class AttributeChanges:
         fields: Fields = {}
         gid = view.gid if change.gid is None else change.gid
         if change.mode is not None:
-            fields["mode"] = allowed_mode(change.mode, gid, view.kind, caller, self._groups_of)
-        if change.uid is not None or change.gid is not None:
+            group = gid if self._shown.gid is None else self._shown.gid
+            mode = allowed_mode(change.mode, group, view.kind, caller, self._groups_of)
+            fields["mode"] = self._shown.mode(mode, view.mode)
+        gives_away = change.uid is not None or change.gid is not None
+        if gives_away:
             fields["uid"] = view.uid if change.uid is None else change.uid
             fields["gid"] = gid
-            if change.mode is None and view.kind != "dir" and without_suid(view.mode) != view.mode:
-                fields["mode"] = without_suid(view.mode)
+        if gives_away or (change == NO_CHANGE and caller.uid in (0, view.uid)):
+            fields |= self._less_suid(view, caller) if change.mode is None and view.kind != "dir" else {}
         if change.mtime_ns is not None:
             fields["mtime_ns"] = time_ns if change.mtime_ns == "now" else change.mtime_ns
         if change.atime_ns is not None:
             fields["atime_ns"] = time_ns if change.atime_ns == "now" else change.atime_ns
         return fields
+
+    def _less_suid(self, view: Described, caller: Caller) -> Fields:
+        mode = without_suid(view, caller, self._groups_of)
+        return {} if mode == view.mode else {"mode": mode}
 
     # --- size
 
@@ -101,15 +117,13 @@ class AttributeChanges:
         if size < 0:
             raise InvalidArgument("a negative size")
         if handle is not None:
-            if handle.uid or caller.uid:
-                self.drop_suid(handle.file)
+            self.drop_suid(handle.file, caller)
             handle.file.truncate(size, handle)
             return
         self.check_file(node)
         file = self._handles.acquire(node)
         try:
-            if caller.uid:
-                self.drop_suid(file)
+            self.drop_suid(file, caller)
             file.truncate(size, None)
             self._saving.save(file, sync=False)
         finally:
@@ -124,19 +138,24 @@ class AttributeChanges:
         if kind != "file":
             raise InvalidArgument("not a regular file")
 
-    def drop_suid(self, file: OpenFile) -> None:
-        """An edit by anybody but root takes set-user-id and set-group-id away, when it is saved and in what
-        is shown."""
-        if file.clear_suid:
+    def drop_suid(self, file: OpenFile, caller: Caller) -> None:
+        """An edit by anybody but root takes set-user-id and set-group-id away, before it happens. Holds no lock."""
+        if caller.uid == 0:
             return
         view: Described | None = file.orphan
         if view is None:
             with self._parts.mirror.lock:
                 view = self._parts.mirror.tree.node(file.node)
-        if without_suid(view.mode) != view.mode:
-            file.clear_suid = True
-            for ino in list(file.inos):
-                self._parts.kernel.invalidate_inode(ino)  # it leaves this to us, and would run the file as before
+        if not view.mode & (stat.S_ISUID | stat.S_ISGID):
+            return
+
+        def change(view: Described, _time_ns: int) -> Fields:
+            return self._less_suid(view, caller)
+
+        if not self._change_nameless(file, change):
+            self._performer.perform(intents.set_attributes(self._parts.mirror.tree, file.node, change), file.node)
+        for ino in list(file.inos):
+            self._parts.kernel.invalidate_inode(ino)  # it leaves this to us, and would run the file as before
 
     # --- extended attributes
 

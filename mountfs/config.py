@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import grp
 import hashlib
 import os
 import platform
-from collections.abc import Mapping
+import pwd
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -17,6 +20,9 @@ from gdah_volume.ids import DEFAULT_VOLUME, VolumeName, check_volume
 from gdah_volume.settings import layered, parse_bool, parse_size, read_token
 
 Durability = Literal["replicated", "local"]
+
+NO_ID = 2**32 - 1
+"""As a user or group it means: leave it."""
 
 DEFAULTS: dict[str, object] = {
     "server": [],
@@ -31,6 +37,10 @@ DEFAULTS: dict[str, object] = {
     "ca": None,
     "allow-other": False,
     "read-only": False,
+    "uid": None,
+    "gid": None,
+    "umask": "0",
+    "privileged": False,
     "device": None,
     "flush-timeout": "30",
     "log-level": "info",
@@ -40,7 +50,8 @@ DEFAULTS: dict[str, object] = {
 @dataclass(frozen=True, slots=True)
 class MountSettings:
     """`servers`: base URLs in the order given. `cache_size_bytes` bounds clean content only; `pending_max_bytes` what
-    is not yet on every server; `min_free_bytes` of the cache's disk are never used."""
+    is not yet on every server; `min_free_bytes` of the cache's disk are never used. `uid`, `gid` and `umask` are shown
+    in place of what is stored."""
 
     mountpoint: Path
     servers: tuple[str, ...]
@@ -56,6 +67,10 @@ class MountSettings:
     ca: str | None
     allow_other: bool
     read_only: bool
+    uid: int | None
+    gid: int | None
+    umask: int
+    privileged: bool
     device: str
     flush_timeout_s: float
     log_level: str
@@ -83,6 +98,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--device", metavar="NAME", help="name in conflict copies (default: the host's)")
     command.add_argument("--allow-other", action="store_true", default=None, help="other users may use the folder")
     command.add_argument("--read-only", action="store_true", default=None, help="refuse every change")
+    command.add_argument("--uid", metavar="USER", help="show everything as owned by USER (number or name)")
+    command.add_argument("--gid", metavar="GROUP", help="show everything as of GROUP (number or name)")
+    command.add_argument("--umask", metavar="OCTAL", help="show every mode without these bits (default 0)")
+    command.add_argument(
+        "--privileged", action="store_true", default=None, help="set-user-id programs and devices work (root only)"
+    )
     command.add_argument("--flush-timeout", metavar="SECONDS", help="how long an unmount waits (default 30)")
     command.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default info")
     command.add_argument("--config", metavar="FILE", help="settings file (default ~/.config/gdah/gdah.toml)")
@@ -111,6 +132,28 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise InvalidArgument(f"not an address: {text!r} (write 127.0.0.1:7000)")
     return host.strip("[]"), int(port)
+
+
+def _owner(option: str, value: object, look_up: Callable[[str], int]) -> int | None:
+    """A number, or the number of a name."""
+    text = str(value).strip() if value is not None else ""
+    if not text:
+        return None
+    if not text.isdigit():
+        try:
+            return look_up(text)
+        except KeyError:
+            raise InvalidArgument(f"--{option}: nobody is called {text!r} on this machine (a number will do)") from None
+    if int(text) >= NO_ID:
+        raise InvalidArgument(f"--{option}: {text} is too large")
+    return int(text)
+
+
+def _umask(value: object) -> int:
+    text = str(value)
+    if not re.fullmatch("0*[0-7]{1,3}", text):
+        raise InvalidArgument(f"--umask: {text!r} is not an octal number like 022")
+    return int(text, 8)
 
 
 def settings(flags: argparse.Namespace, environ: Mapping[str, str] | None = None) -> MountSettings:
@@ -147,6 +190,10 @@ def settings(flags: argparse.Namespace, environ: Mapping[str, str] | None = None
         ca=values["ca"],
         allow_other=parse_bool(values["allow-other"]),
         read_only=parse_bool(values["read-only"]),
+        uid=_owner("uid", values["uid"], lambda name: pwd.getpwnam(name).pw_uid),
+        gid=_owner("gid", values["gid"], lambda name: grp.getgrnam(name).gr_gid),
+        umask=_umask(values["umask"]),
+        privileged=parse_bool(values["privileged"]),
         device=str(values["device"] or platform.node() or "device"),
         flush_timeout_s=flush_timeout_s,
         log_level=str(values["log-level"]),

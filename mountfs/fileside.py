@@ -25,6 +25,7 @@ from typing import Protocol
 from gdah_volume.content import ChunkHash
 from gdah_volume.ids import OpId, VolumeName
 from gdah_volume.operations import Operation
+from mountfs.attributes import AS_STORED, Shown
 from mountfs.cache import Cache
 from mountfs.filesystem import Filesystem
 from mountfs.journal import Journals
@@ -51,6 +52,12 @@ class Settings(Protocol):
     def cache_size_bytes(self) -> int: ...
     @property
     def min_free_bytes(self) -> int: ...
+    @property
+    def uid(self) -> int | None: ...
+    @property
+    def gid(self) -> int | None: ...
+    @property
+    def umask(self) -> int: ...
 
 
 class FileSide:
@@ -83,7 +90,11 @@ class FileSide:
         sync.use_cache(self.cache.adopt, self.cache.peek)
         parts = Parts(sync.mirror, sync.changelog, self.cache, self.journals, kernel, time.time_ns)
         owner = os.geteuid(), os.getegid()
-        self.filesystem = Filesystem(parts, Space(sync, self._folder).figures, supplementary_groups, owner)
+        shown = AS_STORED
+        if settings.uid is not None or settings.gid is not None or settings.umask:
+            shown = Shown(settings.uid, settings.gid, settings.umask)
+        space = Space(sync, self._folder).figures
+        self.filesystem = Filesystem(parts, space, supplementary_groups, owner, shown=shown)
         self._mirror = sync.mirror
         sync.mirror.add_listener(self.filesystem.invalidation.on_changes)
         sync.mirror.add_reload_listener(self.filesystem.invalidation.on_reload)

@@ -33,7 +33,7 @@ from gdah_volume.locks import Range
 from gdah_volume.operations import Kind
 from gdah_volume.tree import NodeView, Tree
 from mountfs import intents, xattrs
-from mountfs.attributes import TYPE_BITS, Described, GroupsOf, kind_of, permits, stat_of, stat_of_root
+from mountfs.attributes import AS_STORED, TYPE_BITS, Described, GroupsOf, Shown, kind_of, permits, stat_of, stat_of_root
 from mountfs.changing import AttributeChanges
 from mountfs.extents import stored_bytes
 from mountfs.filelocks import FileLocks
@@ -64,9 +64,11 @@ class Filesystem(RangeCalls):
         groups_of: GroupsOf,
         owner: tuple[int, int] = (0, 0),
         locking: Locking | None = None,
+        shown: Shown = AS_STORED,
     ) -> None:
         """`owner`: (uid, gid) of who mounts. Without `locking` locks are between the callers of this object."""
         self._owner = owner
+        self._shown = shown
         self._since_ns = parts.now_ns()
         self.parts = parts
         self._mirror = parts.mirror
@@ -77,7 +79,7 @@ class Filesystem(RangeCalls):
         self.handles = Handles(parts)
         self.performer = Performer(parts, self.handles)
         self._saving = Saving(parts, self.handles, self.inodes, self.performer.ledger)
-        self._changes = AttributeChanges(parts, self.handles, self.performer, self._saving, groups_of)
+        self._changes = AttributeChanges(parts, self.handles, self.performer, self._saving, groups_of, shown)
         self.locks = FileLocks(self.handles, self._saving, locking or Locking(Author("alone"), hope_s=0.0))
         self._stored: dict[str, int] = {}
         self.invalidation = Invalidation(parts, self.inodes, self.handles)
@@ -132,6 +134,9 @@ class Filesystem(RangeCalls):
 
     def _stat(self, ino: int, view: Described, file: OpenFile | None) -> Stat:
         """Under mirror.lock: what it takes on disk may be looked up."""
+        return self._shown.stat(self._stored_stat(ino, view, file))
+
+    def _stored_stat(self, ino: int, view: Described, file: OpenFile | None) -> Stat:
         if view.kind == "dir":
             found = stat_of(ino, view, subfolders=self.invalidation.subfolders.count(view.node))
             return stat_of_root(found, self._owner, self._since_ns) if view.node == ROOT else found
@@ -169,8 +174,8 @@ class Filesystem(RangeCalls):
             raise NoData("security attributes are not kept")  # asked before each write: no look at the tree
         return xattrs.value_of(name, self._xattrs_of(ino))
 
-    def listxattr(self, ino: int) -> Sequence[bytes]:
-        return sorted(self._xattrs_of(ino))
+    def listxattr(self, ino: int, caller: Caller) -> Sequence[bytes]:
+        return xattrs.names_for(caller, self._xattrs_of(ino))
 
     def setxattr(self, ino: int, name: bytes, value: bytes, flags: int) -> None:
         self._changes.set_xattr(self._resolved(ino), name, value, flags)
@@ -256,7 +261,7 @@ class Filesystem(RangeCalls):
         """The kernel took the file for a new one and has checked nothing."""
         access = flags & os.O_ACCMODE
         wanted = (0 if access == os.O_WRONLY else 4) | (0 if access == os.O_RDONLY else 2)
-        if not permits(self._look(self.inodes.node(ino)), caller, wanted, self._groups_of):
+        if not permits(self.getattr(ino), caller, wanted, self._groups_of):
             raise AccessDenied("the file that has just appeared there may not be opened so")
 
     # --- names that go or move
@@ -297,12 +302,12 @@ class Filesystem(RangeCalls):
         self._changes.check_file(node)
         file = self.handles.acquire(node, ino)
         try:
+            if flags & os.O_TRUNC:
+                self._changes.drop_suid(file, caller)
             with file.lock:
                 file.refresh()
-                handle = self.handles.add(file, ino, flags, caller.uid, caller.pid)
+                handle = self.handles.add(file, ino, flags, caller)
                 if flags & os.O_TRUNC:
-                    if caller.uid:
-                        self._changes.drop_suid(file)
                     file.truncate(0, handle)
                 version = file.version
         except BaseException:
@@ -323,8 +328,8 @@ class Filesystem(RangeCalls):
         if not len(data):
             return 0
         data = data[:WRITE_MAX_BYTES]
-        if kill_suid or found.uid:
-            self._changes.drop_suid(found.file)
+        if kill_suid or found.caller.uid:
+            self._changes.drop_suid(found.file, found.caller)
         at = found.file.write(found, None if found.appends else offset, data)
         self._saving.save_if_heavy(found.file)
         if at != offset:

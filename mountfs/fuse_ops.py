@@ -357,8 +357,9 @@ class _Handlers(LockHandlers):
     def getxattr(self, _request: int, ino: int, name: bytes, size: int) -> Answer:
         return self._sized(self.calls.getxattr(ino, name), size)
 
-    def listxattr(self, _request: int, ino: int, size: int) -> Answer:
-        return self._sized(b"".join(name + b"\0" for name in self.calls.listxattr(ino)), size)
+    def listxattr(self, request: int, ino: int, size: int) -> Answer:
+        names = self.calls.listxattr(ino, self._caller(request))
+        return self._sized(b"".join(name + b"\0" for name in names), size)
 
     def _sized(self, value: bytes, size: int) -> Answer:
         """Size 0 asks how much room the value needs."""

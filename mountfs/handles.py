@@ -19,7 +19,7 @@ from gdah_volume.ids import NodeId
 from gdah_volume.locks import Space
 from mountfs.cache import ReadAhead
 from mountfs.openfile import OpenFile, Parts
-from mountfs.ports import DirEntry
+from mountfs.ports import Caller, DirEntry
 
 
 @dataclass(slots=True)
@@ -30,13 +30,16 @@ class Handle:
     file: OpenFile
     ino: int
     flags: int
-    uid: int
+    caller: Caller
+    """Who opened it."""
     seen: int = 0
     ahead: ReadAhead = field(default_factory=ReadAhead)
-    pid: int = 0
-    """Of who opened it."""
     locks: set[tuple[NodeId, Space, int]] = field(default_factory=set)
     """Whose locks of which node were set by it, and may still be held: they end with it."""
+
+    @property
+    def pid(self) -> int:
+        return self.caller.pid
 
     @property
     def writes(self) -> bool:
@@ -148,8 +151,8 @@ class Handles:
 
     # --- handles
 
-    def add(self, file: OpenFile, ino: int, flags: int, uid: int, pid: int = 0) -> Handle:
-        handle = Handle(next(self._numbers), file, ino, flags, uid, file.foreign, pid=pid)
+    def add(self, file: OpenFile, ino: int, flags: int, caller: Caller) -> Handle:
+        handle = Handle(next(self._numbers), file, ino, flags, caller, file.foreign)
         self._handles[handle.number] = handle
         return handle
 

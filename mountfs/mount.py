@@ -55,21 +55,32 @@ class Mount:
         """Raises GdahError with the cause and the next step; what was built is then taken down by `abandon`."""
         settings = self.settings
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        mountpoint.check_rights(allow_other=settings.allow_other, privileged=settings.privileged)
         self._path = mountpoint.prepare(settings.mountpoint)
         self.files = FileSide(settings)
         self._down.callback(self.files.close)
         self.sync = SyncSide(settings, self.files.kept_chunks())
         self._down.callback(self.sync.close)
         self.kernel_cache = NotifyingKernelCache()
+        self.sync.changelog.read_only = settings.read_only
         self.files.open(self.sync, self.kernel_cache)
         self.sync.upstream.when_told(self.kernel_cache.after)
-        self._recovered = self.files.recover()
+        if not settings.read_only:  # edits of an earlier run wait in their journals for a mount that may change things
+            self._recovered = self.files.recover()
         self.sync.start()
         self.sync.upstream.wait_first_view(FIRST_VIEW_S)
-        facts = {"mount": str(self._path), "volume": settings.volume, "device": settings.device, "version": __version__}
+        facts: dict[str, object] = {
+            "mount": str(self._path),
+            "volume": settings.volume,
+            "device": settings.device,
+            "version": __version__,
+            "read_only": settings.read_only,
+        }
         self.view = MountedView(self.sync, self.files.filesystem, self.files.cache, facts)
         self._start_page()
-        options = MountOptions(allow_other=settings.allow_other, read_only=settings.read_only)
+        options = MountOptions(
+            allow_other=settings.allow_other, read_only=settings.read_only, privileged=settings.privileged
+        )
         self.session = fuse_session.mount(self._path, FuseOps(self.files.filesystem), options, self.kernel_cache)
         self._register()
 

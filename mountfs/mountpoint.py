@@ -24,6 +24,7 @@ from gdah_volume.errors import MountBusy, MountFailed
 PROBE_S = 3.0
 """How long a mount that is there may take to say that it lives."""
 FUSERMOUNT_S = 30.0
+FUSE_CONF = Path("/etc/fuse.conf")
 MAX_USERS_SHOWN = 4
 
 MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
@@ -129,6 +130,27 @@ def _check_device() -> None:
         )
     if not os.access(device, os.R_OK | os.W_OK):
         raise MountFailed("/dev/fuse may not be opened by this user; join the group that owns it")
+
+
+def check_rights(*, allow_other: bool, privileged: bool, fuse_conf: Path = FUSE_CONF) -> None:
+    """Raises MountFailed, with the next step, for what only root may ask for."""
+    if os.geteuid() == 0:
+        return
+    if privileged:
+        raise MountFailed("--privileged needs root: set-user-id programs and devices of the volume would work")
+    if allow_other and not _allows_others(fuse_conf):
+        raise MountFailed(
+            f"--allow-other is not allowed to this user: {fuse_conf} has no line 'user_allow_other'; add it as root"
+            f" (echo user_allow_other >> {fuse_conf}), or mount as root, or leave --allow-other out"
+        )
+
+
+def _allows_others(fuse_conf: Path) -> bool:
+    try:
+        lines = fuse_conf.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return False
+    return any(line.partition("#")[0].strip() == "user_allow_other" for line in lines)
 
 
 def unmount(path: Path, *, lazy: bool = False, force: bool = False) -> None:

@@ -109,7 +109,6 @@ class OpenFile:
         self.removed_here = False
         self.nameless = False
         """As it was at the last look; a file that is no orphan may be so until it is saved."""
-        self.clear_suid = False
         self._parts = parts
         self._name = LOST_NAME
         self._before: list[tuple[Version | None, Content]] = []
@@ -185,7 +184,6 @@ class OpenFile:
             stored_bytes=draft.stored_bytes,
             mtime_ns=draft.mtime_ns,
             ctime_ns=self._ctime_ns,
-            clear_suid=self.clear_suid,
         )
 
     @property
@@ -331,11 +329,10 @@ class OpenFile:
     def _log_edits(self, draft: SparseDraft, *, sync: bool) -> Ticket:
         content = draft.compose()
         name = draft.opening.name
-        write = intents.write(self.node, self.version, content, name, draft.mtime_ns, clear_suid=self.clear_suid)
+        write = intents.write(self.node, self.version, content, name, draft.mtime_ns, clear_suid=False)
         ticket = self._parts.log.perform(self._noting(draft, content, write), sync=sync, wait=False)
         draft.finish()
         self.draft = None
-        self.clear_suid = False
         self._saved_as = self.version = Version(ticket.op)
         self.content = content
         self.stale = True

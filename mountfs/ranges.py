@@ -59,8 +59,7 @@ class RangeCalls:
                 file.refresh()
                 missing = missing_bytes(file.data(offset, end), offset, end)
             self._check_room(missing)
-        if caller.uid:
-            self._changes.drop_suid(file)
+        self._changes.drop_suid(file, caller)
         file.reshape(found, offset, end, punch=bool(mode & ~KEEP_SIZE), grow=not mode & KEEP_SIZE)
         self._saving.save_if_heavy(file)
 
@@ -76,8 +75,7 @@ class RangeCalls:
         pieces = self._taken(source, offset, offset + length, to_offset - offset)
         if not pieces:
             return 0
-        if caller.uid:
-            self._changes.drop_suid(found.file)
+        self._changes.drop_suid(found.file, caller)
         done = 0
         try:
             for piece in pieces:

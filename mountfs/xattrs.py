@@ -11,10 +11,12 @@ from collections.abc import Mapping
 
 from gdah_volume.errors import Exists, InvalidArgument, NoData, NoSpace, NotSupported, OutOfRange
 from gdah_volume.operations import XATTR_NAME_MAX_BYTES, XATTR_VALUE_MAX_BYTES, XATTRS_MAX_BYTES
+from mountfs.ports import Caller
 
 XATTR_CREATE = 1
 XATTR_REPLACE = 2
 _KEPT = (b"user.", b"trusted.")
+_ROOTS = b"trusted."
 _ABSENT = b"security."
 
 
@@ -43,6 +45,11 @@ def value_of(name: bytes, present: Mapping[bytes, bytes]) -> bytes:
         return present[name]
     except KeyError:
         raise NoData("there is no such attribute") from None
+
+
+def names_for(caller: Caller, present: Mapping[bytes, bytes]) -> list[bytes]:
+    """Those that `caller` may know of: the kernel hides the values of trusted.* from all but root, not the names."""
+    return sorted(name for name in present if caller.uid == 0 or not name.startswith(_ROOTS))
 
 
 def check_remove(name: bytes, present: Mapping[bytes, bytes]) -> None:

@@ -500,7 +500,7 @@ class ObjectTarget:
     def listxattr(self, path: bytes) -> list[bytes]:
         ino, held = self._walk(path)
         try:
-            return list(self.calls().listxattr(ino))
+            return list(self.calls().listxattr(ino, self.caller))
         finally:
             self._done(held)
 

@@ -13,6 +13,7 @@ from gdah_volume.errors import (
     FileTooBig,
     InvalidArgument,
     NoData,
+    NotPermitted,
     NotSupported,
     OutOfRange,
     StaleHandle,
@@ -53,8 +54,39 @@ def test_set_group_id_is_for_members_of_the_group(device: Device) -> None:
     fs.setattr(stat.ino, AttrChange(gid=2000), None, ROOT_CALLER)
     assert fs.setattr(stat.ino, AttrChange(mode=0o2755), None, ANA).mode & 0o7777 == 0o755
     assert fs.setattr(stat.ino, AttrChange(mode=0o2755), None, ROOT_CALLER).mode & 0o7777 == 0o2755
-    assert without_suid(0o6755) == 0o755
-    assert without_suid(0o2644) == 0o2644
+
+
+@pytest.mark.parametrize(
+    ("mode", "caller", "groups", "left"),
+    [
+        (0o6755, ROOT_CALLER, {0}, 0o755),
+        (0o2755, ANA, {1000}, 0o755),
+        (0o6644, ROOT_CALLER, set(), 0o2644),
+        (0o6644, ANA, {1000}, 0o644),
+        (0o6644, ANA, {1000, 2000}, 0o2644),
+        (0o6644, Caller(1000, 2000, 1), set(), 0o2644),
+    ],
+)
+def test_what_an_edit_leaves_of_set_ids(device: Device, mode: int, caller: Caller, groups: set[int], left: int) -> None:
+    device.fs.mknod(1, b"a", 0o100755, 0, Caller(0, 2000, 1))
+    device.fs.setattr(device.fs.lookup(1, b"a").ino, AttrChange(mode=mode), None, ROOT_CALLER)
+    view = device.mirror.tree.node(device.fs.inodes.node(device.fs.lookup(1, b"a").ino))
+    assert without_suid(view, caller, lambda _: frozenset(groups)) == left
+
+
+def test_an_owner_that_is_shown_in_place_of_all_is_a_view(device: Device) -> None:
+    shown = attributes.Shown(uid=1234, gid=1235, umask=0o027)
+    stat = device.fs.mknod(1, b"a", 0o104777, 0, ANA)
+    seen = shown.stat(stat)
+    assert (seen.uid, seen.gid, seen.mode & 0o7777) == (1234, 1235, 0o4750)
+    assert shown.change(AttrChange(uid=1234, gid=1235, mode=0o600)) == AttrChange(mode=0o600)
+    for change in (AttrChange(uid=0), AttrChange(gid=0), AttrChange(uid=1234, gid=7)):
+        with pytest.raises(NotPermitted):
+            shown.change(change)
+    assert shown.mode(0o640, 0o4777) == 0o667
+    assert attributes.AS_STORED.stat(stat) is stat
+    assert attributes.AS_STORED.change(AttrChange(uid=5)) == AttrChange(uid=5)
+    assert attributes.AS_STORED.mode(0o640, 0o777) == 0o640
 
 
 def test_a_file_that_appeared_meanwhile_is_opened_by_who_may(device: Device) -> None:
@@ -70,7 +102,7 @@ def test_a_file_that_appeared_meanwhile_is_opened_by_who_may(device: Device) -> 
     stat, opened = fs.create(1, b"secret", 0o644, RW | os.O_CREAT | os.O_TRUNC, ROOT_CALLER)
     assert fs.read(stat.ino, opened.handle, 0, 10) == b""
     fs.release(stat.ino, opened.handle)
-    view = device.mirror.tree.node(device.fs.inodes.node(stat.ino))
+    view = device.fs.getattr(stat.ino)
     assert permits(view, Caller(0, 0, 1), 6, lambda caller: frozenset())
     assert not permits(view, ANA, 4, lambda caller: frozenset({0}))
 
@@ -130,10 +162,9 @@ def test_rename_flags(device: Device) -> None:
     write_file(target, b"b", b"2")
     with pytest.raises(Exists):
         fs.rename(1, b"a", 1, b"b", 1)
-    with pytest.raises(InvalidArgument):
-        fs.rename(1, b"a", 1, b"b", 2)
-    with pytest.raises(InvalidArgument):
-        fs.rename(1, b"a", 1, b"b", 4)
+    for flags in (3, 4, 6):
+        with pytest.raises(InvalidArgument):
+            fs.rename(1, b"a", 1, b"b", flags)
     fs.rename(1, b"a", 1, b"c", 1)
     assert target.listdir(b"") == [b"b", b"c"]
 

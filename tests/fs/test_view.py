@@ -34,6 +34,9 @@ class Settings:
     pending_max_bytes: int = 1 << 30
     min_free_bytes: int = 0
     cache_size_bytes: int = 1 << 30
+    uid: int | None = None
+    gid: int | None = None
+    umask: int = 0
 
 
 class Mounted:

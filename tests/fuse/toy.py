@@ -376,7 +376,7 @@ class ToyFileSystem(FileSystemCalls):
                 raise NoData("no such attribute")
             return xattrs[name]
 
-    def listxattr(self, ino: int) -> Sequence[bytes]:
+    def listxattr(self, ino: int, caller: Caller) -> Sequence[bytes]:
         with self.lock:
             return list(self.node(ino).xattrs)
 
