@@ -15,7 +15,7 @@ from mountfs.intents import Builder, NothingToDo, touch_nothing
 from mountfs.openfile import Parts
 from mountfs.synced import SyncLedger
 
-TRIES = 4
+TRIES = 12
 """Of an operation that a server refused because its author had not seen what others did: the feed brings that."""
 TRY_AGAIN_S = 0.03
 

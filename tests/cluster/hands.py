@@ -11,6 +11,8 @@ it as a script with nothing but the standard library.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import mmap
 import os
 import pickle
 import select
@@ -180,6 +182,17 @@ class Calls:
 
     def rename(self, path: str, new: str) -> None:
         os.rename(self._at(path), self._at(new))
+
+    def renameat2(self, path: str, new: str, flags: int) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        old, there = os.fsencode(self._at(path)), os.fsencode(self._at(new))
+        if libc.renameat2(-100, old, -100, there, ctypes.c_uint(flags)):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    def map_and_sync(self, path: str, offset: int, data: bytes) -> None:
+        with open(self._at(path), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+            memory[offset : offset + len(data)] = data
+            memory.flush()
 
     def link(self, path: str, new: str) -> None:
         os.link(self._at(path), self._at(new))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,49 @@ def test_mkdir_as_a_lock_through_different_servers(mounts: tuple[Mount, Mount]) 
     for thread in threads:
         thread.join()
     assert sum(won) == 25 or (sum(won) > 25 and mounts[0].cluster.lost_sight())
+
+
+def test_renames_to_one_name_from_both_mounts(mounts: tuple[Mount, Mount]) -> None:
+    """Of two that may not replace exactly one succeeds; two that may replace both do, and so does an exchange: what the
+    other did a moment before is no error on a local file system either."""
+    hands = [mount.more_hands() for mount in mounts]
+    for index in (0, 1):
+        hands[index].mkdir(f"from {index}")
+    for index in (0, 1):
+        wait_until(partial(hands[1 - index].exists, f"from {index}"), "the folder is seen", 15)
+    for number in range(20):
+        flags = (1, 0, 2)[number % 3]
+        results: list[str] = []
+        barrier = threading.Barrier(2)
+        if flags == 2:
+            hands[0].write(f"to {number}", b"there")
+            wait_until(partial(hands[1].exists, f"to {number}"), "the other sees it", 15)
+
+        def move(index: int, number: int, flags: int, results: list[str], barrier: threading.Barrier) -> None:
+            hands[index].write(f"from {index}/{number}", b"of %d" % index)
+            barrier.wait()
+            try:
+                hands[index].renameat2(f"from {index}/{number}", f"to {number}", flags)
+                results.append("done")
+            except FileExistsError:
+                results.append("exists")
+
+        threads = [threading.Thread(target=move, args=(index, number, flags, results, barrier)) for index in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if results.count("done") == 2 and flags == 1:
+            assert mounts[0].cluster.lost_sight(), f"round {number}"
+            return
+        assert sorted(results) == (["done", "exists"] if flags == 1 else ["done", "done"]), f"round {number}"
+    for mount in mounts:
+        assert [name for name in mount.hands.listdir() if "(conflict" in name] == []
+
+
+def test_what_is_stored_through_a_memory_map_is_seen_by_the_other(mounts: tuple[Mount, Mount]) -> None:
+    one, two = mounts
+    one.hands.write("mapped", bytes(100_000))
+    sees(two, "mapped", bytes(100_000))
+    one.hands.map_and_sync("mapped", 70_000, b"stored")
+    sees(two, "mapped", bytes(70_000) + b"stored" + bytes(29_994))
