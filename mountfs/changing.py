@@ -18,7 +18,7 @@ from gdah_volume.ids import NodeId
 from gdah_volume.operations import time_in_range
 from gdah_volume.tree import NodeView
 from mountfs import intents, xattrs
-from mountfs.attributes import Described, GroupsOf, Shown, allowed_mode, without_suid
+from mountfs.attributes import Described, GroupsOf, Nameless, Shown, allowed_mode, nameless, without_suid
 from mountfs.handles import Handle, Handles
 from mountfs.openfile import OpenFile, Parts
 from mountfs.performing import Performer
@@ -47,6 +47,20 @@ class AttributeChanges:
         self._saving = saving
         self._groups_of = groups_of
         self._shown = shown
+        self._gone: dict[NodeId, Nameless] = {}
+        """Attributes that were changed since the last name went, of what nobody has open as a file (folders, pipes).
+        No more of them than the kernel holds inodes; under mirror.lock."""
+
+    def described(self, node: NodeId) -> Described:
+        """Under mirror.lock."""
+        view = self._parts.mirror.tree.node(node)
+        return view if view.nlink else self._gone.get(node, view)
+
+    def forget(self, node: NodeId) -> None:
+        """The kernel does not know it any more."""
+        if self._gone:
+            with self._parts.mirror.lock:
+                self._gone.pop(node, None)
 
     def change(self, node: NodeId, change: AttrChange, handle: Handle | None, caller: Caller) -> None:
         """`node` is resolved."""
@@ -55,10 +69,13 @@ class AttributeChanges:
         if change.size is not None:
             self._resize(node, change.size, handle, caller)
         file = handle.file if handle is not None else self._handles.find(node)
-        if file is None or not self._change_nameless(file, lambda view, now: self._fields(change, view, caller, now)):
+        if not self._change_nameless(node, file, lambda view, now: self._fields(change, view, caller, now)):
             self._set(node, file, change, caller)
 
-    def _change_nameless(self, file: OpenFile, change: Callable[[Described, int], Fields]) -> bool:
+    def _change_nameless(self, node: NodeId, file: OpenFile | None, change: Callable[[Described, int], Fields]) -> bool:
+        """Whether it has no name any more; then changes stay here."""
+        if file is None:
+            return self._change_gone(node, change)
         with file.lock:
             file.refresh()
             if file.orphan is None:
@@ -69,6 +86,18 @@ class AttributeChanges:
                 if file.draft is not None and "mtime_ns" in fields:
                     file.set_mtime(fields["mtime_ns"])
                 file.orphan = file.orphan.changed(fields, now_ns)
+            return True
+
+    def _change_gone(self, node: NodeId, change: Callable[[Described, int], Fields]) -> bool:
+        with self._parts.mirror.lock:
+            view = self.described(node)
+            if view.nlink:
+                return False
+            now_ns = self._parts.now_ns()
+            fields = change(view, now_ns)
+            known = view if isinstance(view, Nameless) else nameless(view)
+            if fields:
+                self._gone[node] = known.changed(fields, now_ns)
             return True
 
     def _set(self, node: NodeId, file: OpenFile | None, change: AttrChange, caller: Caller) -> None:
@@ -175,7 +204,7 @@ class AttributeChanges:
 
     def _change_xattrs(self, node: NodeId, change: Callable[[Described, int], Fields]) -> None:
         file = self._handles.find(node)
-        if file is None or not self._change_nameless(file, change):
+        if not self._change_nameless(node, file, change):
             build = intents.set_attributes(self._parts.mirror.tree, node, change)
             self._performer.perform(build, node)
 

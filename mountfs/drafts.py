@@ -18,13 +18,14 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Self
 
-from gdah_volume.content import CHUNK_SIZE, INLINE_MAX_BYTES, MAX_CHUNKS, MAX_SIZE, Chunk, ChunkHash, Content
+from gdah_volume.content import CHUNK_SIZE, INLINE_MAX_BYTES, MAX_CHUNKS, Chunk, ChunkHash, Content
 from gdah_volume.errors import ContentUnavailable, FileTooBig
 from gdah_volume.ids import OpId
 from mountfs import records
 from mountfs.extents import (
     Extent,
     Extents,
+    check_size,
     chunk_at,
     combine,
     covered_bytes,
@@ -33,6 +34,7 @@ from mountfs.extents import (
     pieces,
     split_at_chunks,
     stored_bytes,
+    stored_in_chunk,
 )
 from mountfs.records import ChunkSink, ContentReader, JournalFile, JournalPool, Opening, RecordView, Saving, Sealed
 
@@ -101,21 +103,17 @@ class Draft:
     def write(self, offset: int, data: bytes | memoryview, mtime_ns: int) -> None:
         """Raises FileTooBig, NoSpace, StorageFailed; then nothing has changed."""
         end = offset + len(data)
-        if end > MAX_SIZE:
-            raise FileTooBig(f"a file may have {MAX_SIZE >> 60} EiB at most")
+        check_size(end)
         at = self._journal.append(records.DATA, offset, data)
         self.mtime_ns = mtime_ns
-        self._stored_bytes += len(data)
         self._add(offset, end, at)
         for index, _, stop in split_at_chunks(offset, end):
             self._seal_if_ripe(index, stop)
         self._compact_if_long()
 
     def truncate(self, size: int, mtime_ns: int) -> None:
-        """Cut or grow. Raises FileTooBig, ContentUnavailable, NoSpace, StorageFailed; then nothing visible
-        has changed."""
-        if size > MAX_SIZE:
-            raise FileTooBig(f"a file may have {MAX_SIZE >> 60} EiB at most")
+        """Cut or grow. Raises FileTooBig, ContentUnavailable, NoSpace, StorageFailed; then nothing is seen of it."""
+        check_size(size)
         start = size - size % CHUNK_SIZE
         sealed = self._sealed.get(size // CHUNK_SIZE)
         if size < self.size and sealed is not None and start + sealed.length > size > start:
@@ -132,18 +130,18 @@ class Draft:
 
     def _add(self, start: int, end: int, at: int) -> None:
         for index, low, high in split_at_chunks(start, end):
-            before = self._extents.get(index, ())
+            before, stored = self._extents.get(index, ()), self._stored_at(index)
             after = insert(before, Extent(low, high, at + low - start))
             self._extents[index] = after
             self.extent_count += len(after) - len(before)
+            self._stored_bytes += self._stored_at(index) - stored
         self.size = max(self.size, end)
 
     def _resize(self, size: int) -> None:
         if size < self.size:
             border = size // CHUNK_SIZE
             for index in [index for index in self._extents if index >= border]:
-                before = self._extents[index]
-                after = cut(before, size)
+                before, after = self._extents[index], cut(self._extents[index], size)
                 self.extent_count += len(after) - len(before)
                 if after:
                     self._extents[index] = after
@@ -155,6 +153,8 @@ class Draft:
                     self._let_go(sealed)
                     self._sealed[index] = None  # a hole under the extents hides the base
             self._kept = min(self._kept, size)
+            based = (chunk.index for chunk in self._base.chunks)
+            self._stored_bytes = sum(map(self._stored_at, {*self._extents, *self._sealed, *based}))
         self.size = size
 
     # --- sealing
@@ -196,8 +196,10 @@ class Draft:
     def _put_sealed(self, index: int, chunk: Chunk | None, *, keep: bool = False) -> None:
         if not keep:
             self._let_go(self._sealed.get(index))
+        stored = self._stored_at(index)
         self._sealed[index] = chunk
         self.extent_count -= len(self._extents.pop(index, ()))
+        self._stored_bytes += self._stored_at(index) - stored
 
     def _let_go(self, chunk: Chunk | None) -> None:
         if chunk is None or chunk.hash not in self._stored:
@@ -278,8 +280,8 @@ class Draft:
     # --- saving
 
     def compose(self) -> Content:
-        """Everything into the dirty store; the content that the file has now. The draft still shows the same
-        bytes. Raises ContentUnavailable, FileTooBig, NoSpace, StorageFailed."""
+        """Everything into the dirty store; the content that the file has now, and that the draft still shows. Raises
+        ContentUnavailable, FileTooBig, NoSpace, StorageFailed."""
         todo = set(self._extents)
         border = self._kept // CHUNK_SIZE
         if border not in self._sealed:
@@ -321,10 +323,9 @@ class Draft:
         self._stored.clear()
         self._journal.finish()
 
-    @property
-    def stored_bytes(self) -> int:
-        """Roughly what the file takes on a disk, for `st_blocks`."""
-        return min(self.size, self._stored_bytes)
+    def _stored_at(self, index: int) -> int:
+        below = 0 if (under := self._under(index)) is None else self._under_end(index, under) - index * CHUNK_SIZE
+        return stored_in_chunk(self._extents.get(index, ()), index, below)
 
     # --- the journal
 

@@ -11,7 +11,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from gdah_volume.content import CHUNK_SIZE, Chunk, Content
+from gdah_volume.content import CHUNK_SIZE, MAX_SIZE, Chunk, Content
+from gdah_volume.errors import FileTooBig
 
 
 class Extent(NamedTuple):
@@ -69,6 +70,13 @@ def covered_bytes(extents: Extents) -> int:
     return sum(extent.end - extent.start for extent in extents)
 
 
+def stored_in_chunk(extents: Extents, index: int, below: int) -> int:
+    """Roughly, above `below` bytes that lie underneath: those that an extent hides are counted, too."""
+    if not extents:
+        return below
+    return min(below + covered_bytes(extents), max(below, extents[-1].end - index * CHUNK_SIZE))
+
+
 def pieces(extents: Extents, start: int, end: int) -> Iterator[Piece]:
     """[start, end) in order, cut where its source changes."""
     at = start
@@ -83,6 +91,12 @@ def pieces(extents: Extents, start: int, end: int) -> Iterator[Piece]:
         at = stop
     if at < end:
         yield Piece(at, end, None)
+
+
+def check_size(size: int) -> None:
+    """Raises FileTooBig."""
+    if size > MAX_SIZE:
+        raise FileTooBig(f"a file may have {MAX_SIZE >> 60} EiB at most")
 
 
 def split_at_chunks(start: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -104,7 +104,9 @@ class Filesystem(RangeCalls):
             return self._stat(self.inodes.hold(view.node), view, self.handles.find(view.node))
 
     def forget(self, ino: int, count: int) -> None:
-        self.inodes.release(ino, count)
+        node = self.inodes.release(ino, count)
+        if node is not None:
+            self._changes.forget(node)
 
     def getattr(self, ino: int, handle: int | None = None) -> Stat:
         file = None
@@ -116,7 +118,7 @@ class Filesystem(RangeCalls):
             file = file or self.handles.find(node)
             if file is not None and file.orphan is not None:
                 return self._stat(ino, file.orphan, file)
-            return self._stat(ino, self._tree.node(node), file)
+            return self._stat(ino, self._changes.described(node), file)
 
     def readlink(self, ino: int) -> bytes:
         view = self._look(self.inodes.node(ino))
@@ -188,7 +190,8 @@ class Filesystem(RangeCalls):
         file = self.handles.find(node)
         if file is not None and file.orphan is not None:
             return file.orphan.xattrs
-        return self._look(node).xattrs
+        with self._mirror.lock:
+            return self._changes.described(node).xattrs
 
     # --- new names
 

@@ -68,16 +68,18 @@ class Inodes:
             self._entries[ino].count += count
             return ino
 
-    def release(self, ino: int, count: int = 1) -> None:
-        """Give references back; at none the number is free."""
+    def release(self, ino: int, count: int = 1) -> NodeId | None:
+        """Give references back; at none the number is free, and its node is returned."""
         with self._lock:
             entry = self._entries.get(ino)
             if entry is None or ino == ROOT_INO:
-                return
+                return None
             entry.count -= count
-            if entry.count <= 0:
-                del self._entries[ino]
-                del self._numbers[entry.node]
+            if entry.count > 0:
+                return None
+            del self._entries[ino]
+            del self._numbers[entry.node]
+            return entry.node
 
     def node(self, ino: int) -> NodeId:
         """Raises StaleHandle for a number that nobody was told (or that was given back)."""

@@ -31,6 +31,7 @@ from gdah_volume.tree import NodeView, Tree
 from mountfs import intents
 from mountfs.attributes import Nameless, Unsaved, nameless
 from mountfs.cache import Cache, ReadAhead
+from mountfs.extents import check_size
 from mountfs.intents import Builder
 from mountfs.ports import KernelCache
 from mountfs.records import JournalPool, Opening
@@ -207,17 +208,21 @@ class OpenFile:
         """`offset` None: at the end. Returns where it was written. Raises FileTooBig, NoSpace, StorageFailed."""
         with self.lock:
             self.refresh()
+            at = self.size if offset is None else offset
+            check_size(at + len(data))
             draft = self._begin(handle)
-            at = draft.size if offset is None else offset
-            draft.write(at, data, self._parts.now_ns())
-            self._edited()
+            now_ns = self._parts.now_ns()
+            draft.write(at, data, now_ns)
+            self._edited(now_ns)
         return at
 
     def truncate(self, size: int, handle: Looker | None) -> None:
         with self.lock:
             self.refresh()
-            self._begin(handle).truncate(size, self._parts.now_ns())
-            self._edited()
+            check_size(size)  # before there is a draft: an edit that fails leaves nothing to save
+            now_ns = self._parts.now_ns()
+            self._begin(handle).truncate(size, now_ns)
+            self._edited(now_ns)
 
     def data(self, offset: int, end: int = MAX_SIZE) -> Iterator[tuple[int, int]]:
         """Where it is no hole, from the chunk of `offset` to that of `end`. Under the lock."""
@@ -231,7 +236,7 @@ class OpenFile:
             if punch:
                 draft.punch(start, end, now_ns)
             draft.grow(end if grow else 0, now_ns)
-            self._edited()
+            self._edited(now_ns)
 
     def receive(self, handle: Looker, piece: Piece) -> None:
         """A piece of another file, with the pin of its chunk."""
@@ -251,7 +256,7 @@ class OpenFile:
                 draft.write(start, whole + bytes(end - start - len(whole)), now_ns)
                 if pinned:
                     self._parts.log.discard_chunk(chunk.hash)
-            self._edited()
+            self._edited(now_ns)
 
     def set_mtime(self, mtime_ns: int) -> bool:
         """Of a file with unsaved edits: saving them keeps this time. False: there are none."""
@@ -260,11 +265,11 @@ class OpenFile:
             if self.draft is None:
                 return False
             self.draft.set_mtime(mtime_ns)
-            self._edited()
+            self._edited(self._parts.now_ns())
             return True
 
-    def _edited(self) -> None:
-        self._ctime_ns = self._parts.now_ns()
+    def _edited(self, now_ns: int) -> None:
+        self._ctime_ns = now_ns
         self._publish()
 
     def _begin(self, handle: Looker | None) -> SparseDraft:
@@ -339,20 +344,26 @@ class OpenFile:
         self.refresh()
         return ticket
 
-    @staticmethod
-    def _noting(draft: SparseDraft, content: Content, build: Builder) -> Builder:
+    def _noting(self, draft: SparseDraft, content: Content, build: Builder) -> Builder:
+        """Under mirror.lock. Saving is no change of its own: the operation has the time of the last change before it,
+        so that ctime stays as it was shown."""
+
         def noting(op: OpId, time_ns: int) -> Operation:
-            operation = build(op, time_ns)
+            try:
+                changed_ns = max(self._ctime_ns, self._parts.mirror.tree.node(self.node).ctime_ns)
+            except NotFound:
+                changed_ns = time_ns
+            operation = build(op, changed_ns)
             draft.note_saving(op, content)
             return operation
 
         return noting
 
-    def hold_edits(self, draft: SparseDraft, version: Version | None, content: Content) -> None:
+    def hold_edits(self, draft: SparseDraft, version: Version | None, content: Content, edited_ns: int) -> None:
         """Edits of an earlier run."""
         with self.lock:
             self.version, self.content, self.draft = version, content, draft
-            self._edited()
+            self._edited(edited_ns)
 
     def drop_edits(self) -> None:
         """The last handle of an orphan is gone."""

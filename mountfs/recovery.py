@@ -76,7 +76,7 @@ def _restored(parts: Parts, handles: Handles, leftover: LeftoverView, logged: Lo
         draft.finish()
         return None
     file = handles.new_file(opening.node)
-    file.hold_edits(draft, opening.base, opening.content)
+    file.hold_edits(draft, opening.base, opening.content, leftover.mtime_ns)
     handles.adopt(file)
     log.info("edits of an open file were found node=%s bytes=%d", opening.node, draft.size)
     return file

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from gdah_volume.content import CHUNK_SIZE, MAX_SIZE, Chunk, Content
-from gdah_volume.errors import FileTooBig, InvalidArgument, NoMoreData
+from gdah_volume.errors import InvalidArgument, NoMoreData
 from mountfs import records
 from mountfs.cache import Cache, ReadAhead
 from mountfs.drafts import Draft
-from mountfs.extents import chunk_at, split_at_chunks
+from mountfs.extents import check_size, chunk_at, split_at_chunks
 from mountfs.records import Sealed
 
 Ranges = Iterable[tuple[int, int]]
@@ -136,6 +136,11 @@ class SparseDraft(Draft):
             return False, None
         return True, under
 
+    @property
+    def stored_bytes(self) -> int:
+        """Roughly what the file takes on a disk, for `st_blocks`: at least what is in it, at most its size."""
+        return min(self.size, self._stored_bytes)
+
     # --- edits
 
     def grow(self, size: int, mtime_ns: int) -> None:
@@ -161,7 +166,7 @@ class SparseDraft(Draft):
             else:
                 zeros = bytes(gone[-1][1] - gone[0][0])
                 self._add(gone[0][0], gone[-1][1], self._journal.append(records.DATA, gone[0][0], zeros))
-            self._stored_bytes = max(0, self._stored_bytes - sum(two - one for one, two in gone))
+                self._stored_bytes = max(0, self._stored_bytes - sum(two - one for one, two in gone))
         self.mtime_ns = mtime_ns
         self._compact_if_long()
 
@@ -169,14 +174,12 @@ class SparseDraft(Draft):
         """All of the chunk at `index` is this one of another place now, up to byte `end` of the file at least.
         `pinned`: it lies in the dirty store, held for us, and is let go with the draft; else the servers have it.
         Raises FileTooBig, NoSpace, StorageFailed."""
-        if end > MAX_SIZE:
-            raise FileTooBig(f"a file may have {MAX_SIZE >> 60} EiB at most")
+        check_size(end)
         chunk = Chunk(index, source.hash, source.length)
         self.grow(end, mtime_ns)
         self._journal.append(records.CHUNK, 0, records.pack(Sealed(index, chunk)))
         if pinned:
             self._stored[chunk.hash] = self._stored.get(chunk.hash, 0) + 1
-        self._stored_bytes += chunk.length
         self._put_sealed(index, chunk)
 
     def fits_whole(self, start: int, end: int) -> bool:

@@ -1,0 +1,74 @@
+"""Programs on which a mount and a plain folder once differed, as the machine found and shortened them. Each is replayed
+on both; `look` compares everything."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.differential.machine import replay
+from tests.differential.steps import Step
+from tests.differential.world import World
+
+pytestmark = [pytest.mark.mount, pytest.mark.cluster]
+
+PROGRAMS: dict[str, list[Step]] = {
+    "saving at fsync and close moved the ctime that a program had seen after its write": [
+        ("r", "open", 0, "a", "RDWR|CREAT", 0o644),
+        ("r", "write", 0, 46, 123),
+        ("look", False),
+        ("r", "fsync", 0),
+        ("look", False),
+        ("r", "pwrite", 0, 47, 10, 0),
+        ("look", False),
+        ("r", "close", 0),
+        ("look", False),
+    ],
+    "a truncate refused with EFBIG left an edit that moved mtime": [
+        ("r", "open", 0, "a", "RDWR|CREAT", 0o644),
+        ("r", "close", 0),
+        ("look", True),
+        ("r", "truncate", "a", (1 << 63) - 1),
+        ("look", True),
+    ],
+    "the attributes of an open folder that was removed could not be changed": [
+        ("r", "mkdir", "d", 0o777),
+        ("r", "open", 1, "d", "RDONLY|DIRECTORY", 0),
+        ("r", "rmdir", "d"),
+        ("r", "fchmod", 1, 0o700),
+        ("r", "fchown", 1, 1000, 2000),
+        ("r", "futime", 1, 10**9, 5),
+        ("r", "fsetxattr", 1, "user.a", b"value"),
+        ("r", "fgetxattr", 1, "user.a"),
+        ("r", "fstat", 1),
+        ("r", "list_open", 1),
+        ("r", "close", 1),
+    ],
+    "nor those of one that another folder was renamed over": [
+        ("r", "mkdir", "d", 0o777),
+        ("r", "open", 3, "d", "RDONLY|DIRECTORY", 0),
+        ("r", "mkdir", "b", 0o755),
+        ("r", "rename", "b", "d"),
+        ("r", "fchmod", 3, 0o700),
+        ("r", "fstat", 3),
+    ],
+    "a file cut to nothing and grown again took blocks for what it had held": [
+        ("r", "open", 1, "b", "RDWR|CREAT", 0o644),
+        ("r", "pwrite", 1, 242, 70_000, 8 << 20),
+        ("look", True),
+        ("r", "open", 3, "b", "RDONLY|TRUNC", 0),
+        ("r", "ftruncate", 1, 9 << 20),
+        ("look", True),
+    ],
+    "the names of trusted attributes were shown to everybody": [
+        ("r", "setxattr", "", "trusted.t", b"value", 0),
+        ("r", "setxattr", "", "user.a", b"value", 0),
+        ("u", "listxattr", ""),
+        ("u", "getxattr", "", "trusted.t"),
+        ("r", "listxattr", ""),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_it_does_what_the_plain_folder_does(world: World, name: str) -> None:
+    replay(world, [step for step in PROGRAMS[name] if step[0] in (*world.hands, "look", "fault")])
