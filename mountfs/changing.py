@@ -181,7 +181,7 @@ class AttributeChanges:
         def change(view: Described, _time_ns: int) -> Fields:
             return self._less_suid(view, caller)
 
-        if not self._change_nameless(file, change):
+        if not self._change_nameless(file.node, file, change):
             self._performer.perform(intents.set_attributes(self._parts.mirror.tree, file.node, change), file.node)
         for ino in list(file.inos):
             self._parts.kernel.invalidate_inode(ino)  # it leaves this to us, and would run the file as before

@@ -296,7 +296,7 @@ GROUPS: dict[str, dict[str, tuple[int, Build]]] = {
         "truncate any": (1, lambda c: ("truncate", c.any_path(), c.offset())),
         "far write": (1, lambda c: ("pwrite", c.file_slot(), c.seed(), 100, c.genes.pick(FAR_OFFSETS))),
         "fallocate": (
-            0,
+            4,
             lambda c: (
                 "fallocate",
                 c.file_slot(),
@@ -414,7 +414,7 @@ class Plan:
         chosen = [name for name in GROUPS if name in ALWAYS or genes.byte() % 2]
         builds = [build for name in chosen for weight, build in GROUPS[name].values() for _ in range(weight)]
         some = [hand for hand in hands if genes.byte() % 3] or [hands[0]]
-        often = genes.pick([0, 60, 25]) if faults else 0
+        often = genes.pick([0, 40, 15]) if faults else 0
         return cls(tuple(builds), tuple(some), often, tuple(FAULTS))
 
 
