@@ -69,3 +69,13 @@ def test_a_weak_token_is_refused_with_the_command_that_makes_one(tmp_path: Path)
     file.write_text("short\n")
     with pytest.raises(InvalidArgument, match="token_urlsafe"):
         read_token(str(file))
+
+
+def test_whose_everything_is_may_be_said_by_name_or_number() -> None:
+    got = settings("m", "--server", URL, "--uid", "root", "--gid", "65534", "--umask", "0027")
+    assert (got.uid, got.gid, got.umask) == (0, 65534, 0o27)
+    got = settings("m", "--server", URL, environ={"GDAH_UID": "7", "GDAH_UMASK": "77", "GDAH_PRIVILEGED": "yes"})
+    assert (got.uid, got.gid, got.umask, got.privileged) == (7, None, 0o77, True)
+    for bad in (("--uid", "nobody by that name"), ("--gid", "4294967295"), ("--umask", "8"), ("--umask", "77777")):
+        with pytest.raises(InvalidArgument, match=bad[0]):
+            settings("m", "--server", URL, *bad)

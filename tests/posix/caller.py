@@ -18,6 +18,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from tests.posix import listing
+
 TYPES = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "dir",
@@ -170,6 +172,12 @@ def deep(name: bytes, depth: int) -> None:
         os.close(home)
 
 
+def many(path: bytes, count: int) -> None:
+    """Empty files with names of all lengths."""
+    for number in range(count):
+        create(path + b"/%d" % number + b"x" * (number % 200))
+
+
 def remove_tree(path: bytes) -> str:
     """What rm says."""
     words = [b"rm", b"-rf", b"--", path]
@@ -235,6 +243,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "chdir": os.chdir,
     "deep": deep,
     "remove_tree": remove_tree,
+    "many": many,
+    "positions": listing.positions,
+    "churn": listing.churn,
 }
 
 

@@ -77,6 +77,15 @@ def deep_trees(bench: Bench) -> None:
         bench.gives([], "listdir", b".")
 
 
+def listings(bench: Bench) -> None:
+    """Positions in a folder stay valid; what stays is listed once while entries come and go"""
+    bench.make("dir", "d")
+    bench.ok("many", "d", 3_000 if bench.thorough else 300)
+    bench.gives([], "positions", "d", 97)
+    bench.gives([], "churn", "d", 2_000 if bench.thorough else 60)
+    bench.gives("", "remove_tree", "d")
+
+
 def many_links(bench: Bench) -> None:
     bench.make("file", "f")
     for number in range(200 if bench.thorough else 20):
@@ -87,4 +96,4 @@ def many_links(bench: Bench) -> None:
     bench.shows("f", nlink=1)
 
 
-ALL = [odd_names, large_files, deep_trees, many_links]
+ALL = [odd_names, large_files, deep_trees, listings, many_links]
