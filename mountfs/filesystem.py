@@ -324,15 +324,17 @@ class Filesystem(RangeCalls):
         found = self.handles.get(handle)
         return found.file.read(found, offset, size)
 
-    def write(self, ino: int, handle: int, offset: int, data: bytes | memoryview, *, kill_suid: bool = False) -> int:
+    def write(
+        self, ino: int, handle: int, offset: int, data: bytes | memoryview, *, killer: Caller | None = None
+    ) -> int:
         found = self.handles.get(handle)
         if not found.writes:
             raise BadHandle("the file is open for reading only")
         if not len(data):
             return 0
         data = data[:WRITE_MAX_BYTES]
-        if kill_suid or found.caller.uid:
-            self._changes.drop_suid(found.file, found.caller)
+        if killer or found.caller.uid:
+            self._changes.drop_suid(found.file, killer or found.caller)
         at = found.file.write(found, None if found.appends else offset, data)
         self._saving.save_if_heavy(found.file)
         if at != offset:

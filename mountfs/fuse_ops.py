@@ -286,11 +286,12 @@ class _Handlers(LockHandlers):
         data = self.calls.read(ino, self._handle(file_info), offset, size)
         return self.library.reply_data, data, len(data)
 
-    def write(self, _request: int, ino: int, address: int, size: int, offset: int, file_info: int) -> Answer:
+    def write(self, request: int, ino: int, address: int, size: int, offset: int, file_info: int) -> Answer:
         # A copy, 10 us for 128 KiB: the buffer belongs to the next request as soon as this one is answered.
         data = ctypes.string_at(address, size)
-        kill_suid = bool(_WRITE_FLAGS.from_address(address - _WRITE_FLAGS_BEFORE).value & _WRITE_KILL_SUID)
-        written = self.calls.write(ino, self._handle(file_info), offset, data, kill_suid=kill_suid)
+        kills = _WRITE_FLAGS.from_address(address - _WRITE_FLAGS_BEFORE).value & _WRITE_KILL_SUID
+        killer = self._caller(request) if kills else None
+        written = self.calls.write(ino, self._handle(file_info), offset, data, killer=killer)
         return self.library.reply_write, written
 
     def fallocate(self, request: int, ino: int, mode: int, offset: int, length: int, file_info: int) -> Answer:

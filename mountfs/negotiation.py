@@ -48,17 +48,20 @@ _LATER = struct.Struct("=IHHI28x")
 
 
 def agreed(request: bytes | memoryview, answer: bytes) -> bytes:
-    """The answer to the kernel's INIT `request`, made from libfuse2's `answer`, header included."""
+    """The answer to the kernel's INIT `request`, made from the library's `answer`, header included. libfuse3 gives the
+    long form and knows most of it: it gets only the flags."""
     whole = _ANSWER_HEADER.size + _ANSWER.size
-    if len(answer) != whole or len(request) < REQUEST_HEADER_BYTES + _ASKED.size:
+    if len(answer) < whole or len(request) < REQUEST_HEADER_BYTES + _ASKED.size:
         return answer  # an error, or a protocol before 7.5
     _, error, unique = _ANSWER_HEADER.unpack_from(answer)
     major, minor, readahead, flags, background, congestion, write = _ANSWER.unpack_from(answer, _ANSWER_HEADER.size)
     asked_major, asked_minor, _, offered = _ASKED.unpack_from(request, REQUEST_HEADER_BYTES)
     if error or asked_major != major:
         return answer
-    later = b""
-    if asked_minor >= MINOR_MIN:
+    later = answer[whole:]
+    if later:
+        flags |= offered & TAKEN & ~MAX_PAGES
+    elif asked_minor >= MINOR_MIN:
         minor = min(asked_minor, MINOR)
         flags |= offered & TAKEN
         pages = MAX_WRITE_BYTES // mmap.PAGESIZE if flags & MAX_PAGES else 0

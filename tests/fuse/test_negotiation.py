@@ -72,6 +72,14 @@ def test_an_old_kernel_hears_what_libfuse2_says(minor: int) -> None:
     assert parsed(answer) == (19, BIG_WRITES, PLAIN_WRITE_BYTES, 0)
 
 
+def test_the_long_answer_of_libfuse3_gets_flags_and_keeps_the_rest() -> None:
+    rest = struct.pack("=IHHI28x", 1, 256, 0, 7)
+    long = struct.pack("=IiQ", 16 + 64, 0, 1) + answered()[16:] + rest
+    answer = agreed(asked(45, EVERYTHING), long)
+    assert answer[40:] == rest
+    assert parsed(answer)[1] == BIG_WRITES | TAKEN & ~MAX_PAGES
+
+
 def test_a_refusal_passes_as_it_is() -> None:
     refused = struct.pack("=IiQ", 16, -71, 1)
     assert agreed(asked(45, EVERYTHING), refused) == refused

@@ -292,13 +292,15 @@ class ToyFileSystem(FileSystemCalls):
         with self.lock:
             return bytes(self.node(ino).data[offset : offset + size])
 
-    def write(self, ino: int, handle: int, offset: int, data: bytes | memoryview, *, kill_suid: bool = False) -> int:
+    def write(
+        self, ino: int, handle: int, offset: int, data: bytes | memoryview, *, killer: Caller | None = None
+    ) -> int:
         with self.lock:
             node = self.node(ino)
             if offset > len(node.data):
                 node.data.extend(bytes(offset - len(node.data)))
             node.data[offset : offset + len(data)] = data
-            node.mode &= ~(stat.S_ISUID if kill_suid else 0)
+            node.mode &= ~(stat.S_ISUID if killer else 0)
             node.mtime_ns = node.ctime_ns = time.time_ns()
             return len(data)
 
