@@ -36,6 +36,8 @@ OPERATION_BYTES = 2048
 """About what an operation without content costs on disk, for the check of room."""
 RECORDS_MAX = 2_000_000
 """Records that are not everywhere; above it ENOSPC (they are in memory too)."""
+SETTLED_MAX_BYTES = 64 << 20
+"""Nobody who waits for a lock waits for more content of one operation than this."""
 _SCHEMA = """CREATE TABLE IF NOT EXISTS change_log (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL, time_ns INTEGER NOT NULL, path BLOB, bytes INTEGER NOT NULL,
     sync INTEGER NOT NULL)"""
@@ -228,6 +230,14 @@ class ChangeLog:
         self._dirty.sync()
         with self._mirror.changing(sync=True):
             pass
+
+    def mark(self) -> int:
+        """Of the operations so far, for `settled`."""
+        return self._next_number - 1
+
+    def settled(self, mark: int) -> bool:
+        """Whether a server has acknowledged what was performed up to a mark."""
+        return not self.outbox.unanswered or self.outbox.settled(mark, SETTLED_MAX_BYTES)
 
     # --- what the sender calls
 

@@ -20,6 +20,7 @@ from websockets.frames import Frame, Opcode
 
 from gdah_volume.errors import Unreachable
 from gdah_volume.ids import Epoch, OpId, ServerId
+from gdah_volume.lock_messages import OfMount
 from gdah_volume.operations import Operation
 from gdah_volume.stamps import Stamp
 from gdah_volume.wire import Beat, Blob, Entry, Handover, Hello, Message, Offer, Shown, Submit, Subscribe, encode
@@ -64,6 +65,9 @@ class Connection:
 
     def shown(self, position: int) -> None:
         self._send(Shown(position=position))
+
+    def tell_lock(self, message: OfMount) -> None:
+        self._send(message)
 
     def hello(self, hello: Hello) -> None:
         self._send(hello)

@@ -67,8 +67,6 @@ class FileLocks:
         self, found: Handle, space: Space, owner: int, wanted: Range, pid: int, done: LockDone
     ) -> Callable[[], None]:
         nodes = {node for node, *whose in [*found.locks] if whose == [space, owner]} | {found.file.node}
-        for node in nodes:
-            self._show(node, pid)
         *others, last = nodes
         for node in others:
             self.locking.ask(node, "unset", space, owner, wanted, lambda _: None, pid=pid)
@@ -102,19 +100,15 @@ class FileLocks:
                 self._end(node, space, owner, handle.pid)
 
     def _end(self, node: NodeId, space: Space, owner: int, pid: int) -> None:
-        self._show(node, pid)
         gone = threading.Event()
         self.locking.ask(node, "unset", space, owner, Range(write=True), lambda _: gone.set(), pid=pid)
         gone.wait(CLOSE_S)
 
     # --- what was written
 
-    def _show(self, node: NodeId, pid: int) -> None:
-        """Before an unlock: save what the next one must see. A failure is logged, and told by close or fsync."""
-        if self.locking.is_shared(node):
-            self.save(node, {pid})
-
     def save(self, node: NodeId, pids: set[int]) -> None:
+        """What the next one must see, of the file and of what those processes have open. A failure is logged, and told
+        by close or fsync."""
         files: dict[OpenFile, None] = {}
         found = self._handles.find(node)
         if found is not None:
@@ -130,12 +124,10 @@ class FileLocks:
                     log.warning("what was written under a lock could not be saved yet: %s", error)
 
     def _looked(self, handle: Handle, pid: int) -> None:
-        """A lock was granted after others may have written: whoever got it has seen the newest versions, so what it
-        writes now follows them."""
+        """A lock is held: whoever got it has seen the newest versions, also where the kernel had their pages, so what
+        it writes now follows them."""
         for each in (handle, *self._handles.opened_by({pid})):
-            with each.file.lock:
-                each.file.refresh()
-                each.seen = each.file.foreign
+            each.file.has_looked(each)
 
 
 def may_lock(handle: Handle, *, write: bool) -> bool:

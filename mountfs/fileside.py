@@ -17,18 +17,19 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from gdah_volume.content import ChunkHash
-from gdah_volume.ids import OpId, VolumeName
+from gdah_volume.ids import NodeId, OpId, VolumeName
 from gdah_volume.operations import Operation
 from mountfs.attributes import AS_STORED, Shown
 from mountfs.cache import Cache
 from mountfs.filesystem import Filesystem
 from mountfs.journal import Journals
+from mountfs.locking import Locking
 from mountfs.openfile import Parts
 from mountfs.ports import Caller, KernelCache, ServerHealth, StatFs
 from mountfs.recovery import sealed_chunks
@@ -94,7 +95,9 @@ class FileSide:
         if settings.uid is not None or settings.gid is not None or settings.umask:
             shown = Shown(settings.uid, settings.gid, settings.umask)
         space = Space(sync, self._folder).figures
-        self.filesystem = Filesystem(parts, space, supplementary_groups, owner, shown=shown)
+        locking = Locking(sync.author, LockSurroundings(self, sync, kernel))
+        sync.upstream.locks = locking
+        self.filesystem = Filesystem(parts, space, supplementary_groups, owner, shown=shown, locking=locking)
         self._mirror = sync.mirror
         sync.mirror.add_listener(self.filesystem.invalidation.on_changes)
         sync.mirror.add_reload_listener(self.filesystem.invalidation.on_reload)
@@ -114,6 +117,23 @@ class FileSide:
             self.filesystem.close()
             self.cache.close()
         self.journals.close()
+
+
+class LockSurroundings:
+    """Implements `locking.Surroundings`."""
+
+    def __init__(self, files: FileSide, sync: SyncSide, kernel: KernelCache) -> None:
+        self._files = files
+        self._sync = sync
+        self._kernel = kernel
+        self.mark = sync.changelog.mark
+        self.settled = sync.changelog.settled
+
+    def save(self, node: NodeId, pids: set[int]) -> None:
+        self._files.filesystem.locks.save(node, pids)
+
+    def fence(self, position: int, then: Callable[[], None]) -> None:
+        self._sync.upstream.fence(position, lambda: self._kernel.after(then))
 
 
 class Space:

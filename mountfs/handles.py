@@ -34,6 +34,7 @@ class Handle:
     """Who opened it."""
     seen: int = 0
     ahead: ReadAhead = field(default_factory=ReadAhead)
+    looked: bool = False
     locks: set[tuple[NodeId, Space, int]] = field(default_factory=set)
     """Whose locks of which node were set by it, and may still be held: they end with it."""
 

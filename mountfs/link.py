@@ -32,6 +32,7 @@ from gdah_volume.errors import (
     from_code,
 )
 from gdah_volume.ids import Author, VolumeName
+from gdah_volume.lock_messages import LockAgain, LockBeat, LockRecall, LockTold
 from gdah_volume.wire import (
     MESSAGE_MAX_BYTES,
     PROTOCOL,
@@ -228,6 +229,7 @@ class Dialler:
                 author=settings.author,
                 device=settings.device,
                 shows=True,
+                locks=True,
             )
         )
         messages = connection.receive()
@@ -261,6 +263,8 @@ class Dialler:
                 events.on_handed_over(link, message.head)
             case SnapshotNeeded():
                 events.on_snapshot_needed(link, message.first)
+            case LockTold() | LockRecall() | LockAgain() | LockBeat():
+                events.on_lock(link, message)
             case Failed():
                 raise from_code(message.code, message.message)
             case _:

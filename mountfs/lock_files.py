@@ -33,13 +33,14 @@ class Ask:
     done: Done | None
     at: float
     granted: Callable[[], None] | None = None
-    """Called before `done` if what others wrote may be new to who asked."""
+    """Called before `done` when a lock is held."""
+    sent_at: float = 0.0
+    saved: bool = False
+    """Of an unset: what was written under it is."""
     mark: int = 0
     """Of an unset: the changes that have to be on a server before it is told."""
     tried: bool = False
     """A second time already, see BRIEFLY_S."""
-    fresh: bool = False
-    """Others may have written before."""
     ended: bool = False
     """A signal ended the wait; the server is told."""
     said: Literal["", "sent", "waits", "granted"] = ""

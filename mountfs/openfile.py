@@ -79,10 +79,12 @@ class Parts:
 
 
 class Looker(Protocol):
-    """A handle: `seen` counts the foreign versions of its file that it has looked at."""
+    """A handle: `seen` counts the foreign versions of its file that it has looked at. `looked`: at all that there are
+    when it is used next."""
 
     seen: int
     ahead: ReadAhead
+    looked: bool
 
 
 class OpenFile:
@@ -275,6 +277,8 @@ class OpenFile:
     def _begin(self, handle: Looker | None) -> SparseDraft:
         if self.draft is not None:
             return self.draft
+        if handle is not None and handle.looked:
+            handle.seen, handle.looked = self.foreign, False
         if handle is not None and handle.seen < self.foreign:
             self._go_back_to(handle.seen)
         opening = Opening(self.node, self.version, self.content, self._known_name())
@@ -293,6 +297,18 @@ class OpenFile:
             self.version, self.content = self._before[-missed]
             for ino in self.inos:
                 self._parts.kernel.invalidate_inode(ino)
+
+    def has_looked(self, handle: Looker) -> None:
+        """It got a lock: what it edits next follows what is there now. Does not wait for the lock of this file, which
+        may be held while content is fetched."""
+        if not self.lock.acquire(blocking=False):
+            handle.looked = True
+            return
+        try:
+            self.refresh()
+            handle.seen = self.foreign
+        finally:
+            self.lock.release()
 
     def _known_name(self) -> bytes:
         with self._parts.mirror.lock:

@@ -74,6 +74,15 @@ class Outbox:
     def unanswered_bytes(self) -> int:
         return self._unacked_bytes
 
+    def settled(self, number: int, but_bytes: int) -> bool:
+        """Whether all up to that number are acknowledged, but for what nobody takes now, and content so large that its
+        way takes long."""
+        with self._lock:
+            return not any(
+                record.number <= number and not record.parked_until and record.content_bytes <= but_bytes
+                for record in self._unacked.values()
+            )
+
     def is_pending(self, node: NodeId) -> bool:
         return node in self._nodes
 

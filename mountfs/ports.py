@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from gdah_volume.content import ChunkHash
 from gdah_volume.errors import GdahError
 from gdah_volume.ids import Epoch, OpId, ServerId
+from gdah_volume.lock_messages import OfMount, ToMount
 from gdah_volume.locks import Range
 from gdah_volume.operations import Kind, Operation
 from gdah_volume.stamps import ZERO, Stamp
@@ -199,6 +200,10 @@ class KernelCache(Protocol):
         """All names, present and absent. Inodes that programs hold open keep their attributes and pages."""
         ...
 
+    def after(self, done: Callable[[], None]) -> None:
+        """Call `done`, which must not wait, when the kernel was told of everything that was asked so far."""
+        ...
+
 
 # --- between the core and the servers ----------------------------------------------------------------
 
@@ -217,6 +222,7 @@ class LinkEvents(Protocol):
         """Figures are in `link.health`."""
         ...
 
+    def on_lock(self, link: ServerLink, message: ToMount) -> None: ...
     def on_down(self, link: ServerLink, reason: str) -> None: ...
 
 
@@ -268,9 +274,25 @@ class ServerLink(Protocol):
         """Programs on this device see the server's log up to there."""
         ...
 
+    def tell_lock(self, message: OfMount) -> None: ...
     def drop(self, reason: str) -> None:
         """Give this connection up (it is dialled again by itself)."""
         ...
+
+
+class LockEvents(Protocol):
+    """What the sync half tells who judges locks. Any thread; returns at once."""
+
+    def up(self, send: Callable[[OfMount], None]) -> None:
+        """A server that knows about locks is in use; `send` raises Unreachable when it is lost."""
+        ...
+
+    def down(self) -> None:
+        """It is not any more."""
+        ...
+
+    def hear(self, message: ToMount) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Transfer(Protocol):

@@ -22,13 +22,14 @@ from collections.abc import Callable
 from gdah_volume.content import ChunkHash
 from gdah_volume.errors import GdahError, Unreachable, from_code
 from gdah_volume.ids import OpId
+from gdah_volume.lock_messages import ToMount
 from gdah_volume.stamps import Stamp
 from gdah_volume.wire import SILENCE_LIMIT_S, Entry, Welcome
 from mountfs.changelog import ChangeLog
 from mountfs.feeding import Feeding, Snapshots
 from mountfs.mailbox import Fed, Mailbox, Stop
 from mountfs.mirror import Mirror
-from mountfs.ports import ServerHealth, ServerLink
+from mountfs.ports import LockEvents, ServerHealth, ServerLink
 from mountfs.sending import CONTENT_BYTES_PER_S, Sending
 from mountfs.servers import NO_CHOICE, Choice, Figures, choose
 from mountfs.session import Session, hand_over, offers
@@ -78,6 +79,8 @@ class Upstream:
         self._feeding = Feeding(mirror, changelog, snapshots, self._mailbox.post, lambda: self._session)
         self.sending = Sending(mirror, changelog, uploads, self._mailbox.post, monotonic)
         changelog.set_sender(self.sending)
+        self._fences: list[tuple[int, Callable[[], None]]] = []
+        self.locks: LockEvents | None = None
         self._thread = threading.Thread(target=self._steer, name="steering", daemon=True)
         self.choice: Choice = NO_CHOICE
         self.disconnected_since: float | None = time.time()
@@ -96,6 +99,8 @@ class Upstream:
         self._thread.start()
 
     def stop(self) -> None:
+        if self.locks is not None:
+            self.locks.stop()
         self._mailbox.post(Stop())
         self.sending.nobody_answers()
         if self._thread.is_alive():
@@ -189,6 +194,15 @@ class Upstream:
     def on_snapshot_needed(self, link: ServerLink, first: int) -> None:  # noqa: ARG002
         self._mailbox.post(lambda: self._snapshot_needed(link))
 
+    def on_lock(self, link: ServerLink, message: ToMount) -> None:
+        session = self._session
+        if session is not None and session.link is link and self.locks is not None:
+            self.locks.hear(message)
+
+    def fence(self, position: int, then: Callable[[], None]) -> None:
+        """Call `then` when the mirror has the log of the server in use up to there; never, if it is lost before."""
+        self._mailbox.post(lambda: self._fence(position, then))
+
     def on_beat(self, link: ServerLink) -> None:
         health = link.health
         figures = (health.everywhere, health.head, health.stable, bytes.fromhex(health.digest))
@@ -228,14 +242,32 @@ class Upstream:
         try:
             if session is not None and session.link is fed.link:
                 self._feeding.feed(session, fed.entries, fed.everywhere)
+                self._reached(session)
         finally:
             self._mailbox.applied(fed)
+
+    def _fence(self, position: int, then: Callable[[], None]) -> None:
+        session = self._session
+        if session is None:
+            return
+        if session.feed.read >= position:
+            then()
+        else:
+            self._fences.append((position, then))
+
+    def _reached(self, session: Session) -> None:
+        if self._fences:
+            reached = [then for position, then in self._fences if position <= session.feed.read]
+            self._fences = [each for each in self._fences if each[0] > session.feed.read]
+            for then in reached:
+                then()
 
     def _beaten(self, link: ServerLink, everywhere: int, head: int, stable: Stamp, digest: bytes) -> None:
         session = self._session
         if session is None or session.link is not link or session.phase != "live":
             return
         self._feeding.beaten(session, everywhere=everywhere, head=head, stable=stable, digest=digest)
+        self._reached(session)
         with self._beats:
             self._beat_count += 1
             self._caught_up = session.feed.read >= head
@@ -256,6 +288,9 @@ class Upstream:
             self._review(lost=reason)
 
     def _end_session(self) -> None:
+        if self.locks is not None:
+            self.locks.down()
+        self._fences.clear()
         self.sending.use(None)
         self._caught_up = False
         self._uploads.aim(None, self.of)
@@ -346,6 +381,8 @@ class Upstream:
         self.sending.answering = True
         self.disconnected_since = None
         self._feeding.begin(session)
+        if self.locks is not None and session.welcome.locks:
+            self.locks.up(session.link.tell_lock)
         # Large content of operations that are not everywhere: this server may lack it, and we are the ones who have it.
         session.lending = [chunk for record in self._outbox.acked() for chunk in record.chunks if is_large(chunk)]
         self.sending.pump_all()

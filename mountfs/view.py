@@ -65,6 +65,7 @@ class MountedView:
             **self._facts,
             **self._sync.status(),
             "conflicts": conflicts,
+            "locks": self._filesystem.locks.locking.figures(),
             "unsaved_files": self._filesystem.unsaved_files(),
             "cache": {
                 "bytes": figures.bytes,

@@ -21,6 +21,7 @@ from gdah_volume.errors import (
     Unreachable,
 )
 from gdah_volume.ids import check_author, check_op_id, check_server_id, check_volume
+from gdah_volume.lock_messages import LockAgain, LockAsk, LockBeat, LockClaim, LockClients, LockGiven
 from gdah_volume.operations import chunks_in
 from gdah_volume.wire import (
     SILENCE_LIMIT_S,
@@ -105,6 +106,7 @@ class LaneConversation:
             for task in (sender, self._reader, watch):
                 task.cancel()
             await asyncio.gather(sender, self._reader, watch, return_exceptions=True)
+            self.volume.locks.gone(self._outlet)
             self._close_feed()
             await self._say_goodbye()
 
@@ -213,6 +215,12 @@ class LaneConversation:
                 await self._handed_over(message)
             case AskRange():
                 await self._range(message)
+            case LockClaim() | LockAsk() | LockGiven() | LockBeat():
+                self._lock(message)
+            case LockAgain() if self.is_peer:
+                self.volume.locks.again()
+            case LockClients() if self.is_peer:
+                self.volume.locks.clients_are(message.clients)
             case _:
                 raise OutOfOrder(f"{type(message).__name__} is not for a dialler to say now")
 
@@ -227,6 +235,8 @@ class LaneConversation:
         elif hello.server is not None:
             raise BadMessage("a mount has no server id")
         self._hello = hello
+        if hello.locks and hello.server is None:
+            self.volume.locks.mount_here(hello.author, self._outlet)
         COUNTS.conversation(hello.role)
         self._outlet.send(encode(self.volume.welcome(your_cursor)))
 
@@ -257,6 +267,12 @@ class LaneConversation:
             read = peer.cursor if peer is not None else 0
         live = self._subscription is not None and self._subscription.live
         self._outlet.send(encode(volume.beat(sent_us=volume.now_us(), echo_us=beat.sent_us, read=read, live=live)))
+
+    def _lock(self, message: LockClaim | LockAsk | LockGiven | LockBeat) -> None:
+        assert self._hello is not None
+        if not self.is_peer and message.client != self._hello.author:
+            raise BadMessage("a mount speaks for itself alone")
+        self.volume.locks.hear(message, self._outlet)
 
     # --- the feed
 

@@ -39,6 +39,7 @@ class Incoming:
         self._lanes = lanes
         self._monotonic = monotonic
         self._unsaid: dict[ServerId, int] = {}
+        self.on_applied: Callable[[ServerId], None] = lambda _server: None
         self.skipped: list[OpId] = []
         """Operations that our code could not apply."""
 
@@ -94,6 +95,7 @@ class Incoming:
         self._wanted.add(result.missing)
         self.skipped.extend(result.skipped)
         self._replication.applied(server, position, self._monotonic())
+        self.on_applied(server)
         if is_waited_for:
             self._unsaid.pop(server, None)
             self.say_held(server, position)

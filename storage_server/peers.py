@@ -23,6 +23,7 @@ from gdah_volume.errors import (
     from_code,
 )
 from gdah_volume.ids import Epoch, ServerId, check_server_id
+from gdah_volume.lock_messages import LockAgain, LockBeat, LockRecall, LockTold
 from gdah_volume.wire import (
     BEAT_INTERVAL_S,
     MESSAGE_MAX_BYTES,
@@ -217,6 +218,7 @@ class PeerLink:
             url=volume.membership.own_url or None,
             head=volume.figures.head,
             device=str(volume.server),
+            locks=True,
         )
 
     async def _heard(self, socket: ClientConnection) -> Message:
@@ -234,6 +236,7 @@ class PeerLink:
         if server == volume.server:
             raise _Lost("this server itself")
         check_protocol(welcome.protocol, self.url)
+        volume.locks.peer_is_able(server, welcome.locks)
         volume.take_news(volume.membership.answered(server, self.url))
         volume.replication.forget(self.url, volume.monotonic())
         volume.take_news(volume.membership.told(welcome.members))
@@ -347,6 +350,8 @@ class PeerLink:
                 self._asked_above = True
                 assert self._outlet is not None
                 self._outlet.send(encode(Subscribe(above=volume.figures.stable, blobs=True)))
+            case LockTold() | LockRecall() | LockAgain() | LockBeat():
+                volume.locks.heard_back(server, message)
             case HandedOver() | Want():
                 pass
             case _:

@@ -32,6 +32,7 @@ def volume_status(volume: Volume) -> dict[str, Any]:
         "skipped_operations": [str(op) for op in volume.incoming.skipped[-100:]],
         "readers": volume.feeds.readers,
         "shown_late": volume.showing.waits.late,
+        "locks": volume.locks.service.figures(),
         "trouble": volume.trouble,
         "free_bytes": volume.free_bytes,
         "busy": round(volume.busy, 3),

@@ -63,6 +63,7 @@ class Upkeep:
                 volume.has_stood_still(now)
             volume.last_tick = now
             volume.replication.tick(now)
+            volume.locks.tick(now)
             self._now_and_then(now)
 
     def _is_due(self, what: str, every_s: float, now: float) -> bool:

@@ -24,6 +24,7 @@ from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import PROTOCOL, SILENCE_LIMIT_S, Ack, Beat, Entry, Submit, Welcome, encode
 from storage_server.feeds import Feeds, Subscription
 from storage_server.incoming import Incoming
+from storage_server.lock_lanes import LockLanes
 from storage_server.membership import Membership, News
 from storage_server.ports import Applied, ChunkSource, Conversation, Link, Outlet, Stamped, Submission
 from storage_server.readers import Readers
@@ -94,6 +95,8 @@ class Volume:
         self.content = VolumeChunks(parts.name, parts.chunks, source, self, repaired)
         self.wanted = self.content.wanted
         self.incoming = Incoming(self.writer, self.replication, self.wanted, self.showing, self.lanes, monotonic)
+        self.locks = LockLanes(self.replication, self.lanes, lambda: self.figures.head, monotonic)
+        self.incoming.on_applied = self.locks.applied
 
     # --- life
 
@@ -236,6 +239,7 @@ class Volume:
         self.writer.submit(Job(lambda store: store.found(op), done))
 
     def sequencer_changed(self) -> None:
+        self.locks.sequencer_changed()
         for link in self.links.values():
             link.beat_now()
 
@@ -303,6 +307,7 @@ class Volume:
             members=self.membership.listed(),
             your_cursor=your_cursor,
             shows=True,
+            locks=True,
         )
 
     def take_news(self, news: News) -> None:
@@ -379,6 +384,7 @@ class Volume:
         """Everybody gets time to be heard again."""
         self._deaf_until = now + SILENCE_LIMIT_S
         self.replication.shift(now - self.last_tick)
+        self.locks.has_stood_still(now - self.last_tick)
 
     def hears(self, now: float) -> bool:
         """Whether silence means something."""

@@ -72,6 +72,9 @@ class RecordingKernel:
     def invalidate_everything(self) -> None:
         self.everything += 1
 
+    def after(self, done: Callable[[], None]) -> None:
+        done()
+
 
 class Device:
     def __init__(self, folder: Path, shelf: Shelf | None = None, *, device: str = "laptop") -> None:
