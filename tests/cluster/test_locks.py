@@ -131,7 +131,7 @@ def no_conflict_copies(world: World) -> None:
 
 @pytest.mark.parametrize("kind", ["posix", "flock"])
 def test_a_lock_excludes_programs_on_every_mount(world: World, kind: str) -> None:
-    """flock and fcntl locks exclude each other on every mount whose server is connected to the others."""
+    """flock and fcntl locks hold on every mount while the servers are connected."""
     name = f"exclusive-{kind}"
     holder = world.run(world.one, "hold", kind, name)
     holder.says("held")
