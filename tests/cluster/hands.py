@@ -230,6 +230,9 @@ class Calls:
     def fstat(self, fd: int) -> os.stat_result:
         return os.fstat(fd)
 
+    def ftruncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
 

@@ -34,6 +34,22 @@ PERMITTED = [
 ]
 
 
+NOT_COMPARED = {
+    "atime moved by reading": "it is set by programs alone; what a program set is compared",
+    "sizes of folders, order of listings, inode numbers, positions in folders": "nobody may rely on them",
+    "st_blocks": "only bounds: a hole is one where a whole chunk of 1 MiB is",
+    "where SEEK_DATA and SEEK_HOLE find something": "only that nothing but zeros is skipped, and errors",
+    "ctime after chown(-1, -1)": "ext4 moves it, POSIX and most file systems do not ask for it",
+    "ctime after setxattr with the value that is there": "ext4 leaves it alone, others and a mount move it",
+    "times of files with maps": "a store through a map moves them at once on ext4, on a mount when it is written",
+    "places and lengths of O_DIRECT": "ext4 takes whole blocks only, a mount takes any",
+    "O_TMPFILE": "not supported by a mount; programs then make a file with a name",
+    "what one mount has not saved, or not seen": "two mounts take turns: before a turn the programs of one "
+    "call fsync, and those of the other look again (or close, if they can only write)",
+}
+"""What may differ without a word, and why."""
+
+
 def agree(step: Step, ours: Answer, plain: Answer) -> str | None:
     """None: a difference that counts. "": the same. Otherwise the name of the permitted difference."""
     if ours == plain:
@@ -66,6 +82,19 @@ def trees(
     found += _names_of_one_file(ours, plain)
     if before is not None:
         found += _moved(ours, plain, before, times=times)
+    return found
+
+
+def mounts(one: Snapshot, other: Snapshot) -> list[str]:
+    """The differences of two mounts of one volume: there is nothing that may differ."""
+    found = [f"{path!r} is on one mount only" for path in sorted(one.keys() ^ other.keys())]
+    for path in sorted(one.keys() & other.keys()):
+        mine, theirs = one[path], other[path]
+        found += [
+            f"{path!r} {key}: {mine.get(key)!r} on one mount, {theirs.get(key)!r} on the other"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
     return found
 
 

@@ -1,4 +1,4 @@
-"""One cluster, two mounts and a plain folder for all tests of a file."""
+"""One cluster, two mounts and a plain folder for all tests here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.differential.world import World, filesystem_of
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory, fuse: None) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("differential")
     print(f"the plain folder is on {filesystem_of(folder)}")

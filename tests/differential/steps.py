@@ -338,6 +338,7 @@ GROUPS: dict[str, dict[str, tuple[int, Build]]] = {
         "list": (3, lambda c: ("list", c.existing("dir"))),
         "open folder": (4, lambda c: ("open", open_slot(c), c.existing("dir"), "RDONLY|DIRECTORY", 0)),
         "list_open": (2, lambda c: ("list_open", c._slot("dir"))),
+        "churn": (1, lambda c: ("churn", c.existing("dir"), 25, 5)),
         "chdir": (2, lambda c: ("chdir", c.existing("dir"))),
         "fchdir": (1, lambda c: ("fchdir", c._slot("dir"))),
         "getcwd": (2, lambda c: ("getcwd",)),

@@ -10,7 +10,7 @@ from tests.differential.world import Difference, World
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(300)]
 
-STEPS = 700
+STEPS = 500
 WEATHER: list[Step] = [
     ("r", "open", 0, "a", "RDWR|CREAT", 0o644),
     ("r", "write", 0, 1, 5000),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import Any
 from tests.cluster.cluster import Cluster, Mount, Server
 from tests.cluster.hands import abandon
 from tests.cluster.waiting import wait_until
-from tests.differential.compare import Answer, Snapshot, trees
+from tests.differential.compare import Answer, Snapshot, mounts, trees
 from tests.differential.steps import HANDS, Step, Who
 from tests.differential.worker import receive, send
 
@@ -268,18 +269,20 @@ class World:
         self.restore()
         self.cluster.wait_settled()
         plain = self.worker("plain", "A").call("snapshot", "", True)
-        found = []
+        found, seen = [], []
         for server in self.cluster.servers:
             name = f"only-{server.name}"
             mount = self.mounts[name] = Mount(self.cluster, name, [server])
             self.cluster.mounts.append(mount)
             mount.start(*self.options)
             ours = self.worker("ours", name).call("snapshot", "", True)
-            for snapshot in (ours, plain):
-                for path in ("", "fence-A", "fence-B"):
-                    snapshot.pop(path, None)
-            found += [f"{name}: {line}" for line in trees(ours, plain)]
-        return found
+            found += [f"{name}: {line}" for line in trees(_of_programs(ours), _of_programs(plain))]
+            seen.append(ours)
+        return found + mounts(*seen)
+
+
+def _of_programs(snapshot: Snapshot) -> Snapshot:
+    return {path: value for path, value in snapshot.items() if re.match(r"p\d+(/|$)", path)}
 
 
 def filesystem_of(folder: Path) -> str:
