@@ -12,6 +12,8 @@ so that two queues can never wait for each other for good.
 
 from __future__ import annotations
 
+import bisect
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -46,6 +48,7 @@ class LockTable:
 
     def __init__(self) -> None:
         self._held: dict[Space, dict[Owner, list[Range]]] = {"posix": {}, "flock": {}}
+        self._counts: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
         return any(self._held.values())
@@ -72,8 +75,11 @@ class LockTable:
         """Locks of others that stand in the way."""
         for other, ranges in self._held[space].items():
             if other != owner:
-                for held in ranges:
-                    if clash(held, wanted):
+                for at in range(_first(ranges, wanted.start), len(ranges)):
+                    held = ranges[at]
+                    if held.start > wanted.end:
+                        break
+                    if held.write or wanted.write:
                         yield other, held
 
     def conflict(self, space: Space, owner: Owner, wanted: Range) -> tuple[Owner, Range] | None:
@@ -82,11 +88,24 @@ class LockTable:
 
     def put(self, space: Space, owner: Owner, wanted: Range) -> None:
         """Hold it, whoever else does. Raises TooManyLocks, and changes nothing then."""
-        kept = _without(self._held[space].get(owner, []), wanted.start, wanted.end)
-        kept = _merged([*kept, wanted])
-        if len(kept) > FILE_LOCKS_MAX and len(kept) > len(self._held[space].get(owner, [])):
-            raise TooManyLocks(f"one process holds {FILE_LOCKS_MAX} locks of one file")
-        self._held[space][owner] = kept
+        held = self._held[space].get(owner, [])
+        first, last = _first(held, wanted.start), _first(held, wanted.end + 1)
+        last += last < len(held) and held[last].start <= wanted.end
+        new = [wanted]
+        for before in held[first:last]:
+            new = _around(before, wanted, new)
+        if first and _joins(held[first - 1], new[0]):
+            first -= 1
+            new[0] = new[0]._replace(start=held[first].start)
+        if last < len(held) and _joins(new[-1], held[last]):
+            new[-1] = new[-1]._replace(end=held[last].end)
+            last += 1
+        grows = len(new) - (last - first)
+        if grows > 0 and self._counts[owner.client] + grows > FILE_LOCKS_MAX:
+            raise TooManyLocks(f"{FILE_LOCKS_MAX} locks of one file are held on one mount")
+        self._counts[owner.client] += grows
+        held[first:last] = new
+        self._held[space][owner] = held
 
     def remove(self, space: Space, owner: Owner, start: int = 0, end: int = EOF) -> bool:
         """Whether anything was held there."""
@@ -94,6 +113,7 @@ class LockTable:
         if held is None:
             return False
         kept = _without(held, start, end)
+        self._counts[owner.client] += len(kept) - len(held)
         if kept:
             self._held[space][owner] = kept
         else:
@@ -101,16 +121,56 @@ class LockTable:
         return kept != held
 
     def remove_client(self, client: str) -> bool:
-        gone = [(space, owner) for space, owner, _ in self.of(client)]
+        gone = [(space, owner) for space, owners in self._held.items() for owner in owners if owner.client == client]
         for space, owner in gone:
-            self._held[space].pop(owner, None)
+            del self._held[space][owner]
+        del self._counts[client]
         return bool(gone)
 
     def contradictions(self) -> int:
-        """How many locks are held that another one forbids: two sides of a cut met again."""
-        return sum(
-            any(True for _ in self.conflicts(space, owner, held)) for space, owner, held in self.all() if held.write
-        )
+        """How many locks stand against one that begins before them or with them: two sides of a cut met again."""
+        return sum(_contradictions(owners) for owners in self._held.values() if len(owners) > 1)
+
+
+def _contradictions(owners: dict[Owner, list[Range]]) -> int:
+    """In one pass over all ranges by their start: of those before it is enough to know the two owners that reach
+    furthest, and the two that do so for writing."""
+    count = 0
+    furthest: dict[bool, list[tuple[int, Owner]]] = {False: [], True: []}
+    for held, owner in sorted(
+        ((held, owner) for owner, ranges in owners.items() for held in ranges), key=lambda each: each[0].start
+    ):
+        rivals = furthest[not held.write]
+        count += any(end >= held.start and other != owner for end, other in rivals)
+        for for_writing in (False, True) if held.write else (False,):
+            reach = [each for each in furthest[for_writing] if each[1] != owner]
+            mine = max([held.end, *(end for end, other in furthest[for_writing] if other == owner)])
+            furthest[for_writing] = sorted([*reach, (mine, owner)], reverse=True)[:2]
+    return count
+
+
+def _first(ranges: list[Range], byte: int) -> int:
+    """Where the first of an owner's ranges is that does not end before that byte."""
+    return bisect.bisect_left(ranges, byte, key=_end)
+
+
+def _end(held: Range) -> int:
+    return held.end
+
+
+def _joins(left: Range, right: Range) -> bool:
+    return left.write == right.write and left.end + 1 == right.start
+
+
+def _around(before: Range, wanted: Range, new: list[Range]) -> list[Range]:
+    """What is left of a range beside the wanted one; `new` holds that, and what was left of others."""
+    if before.start < wanted.start:
+        rest = before._replace(end=wanted.start - 1)
+        new = [new[0]._replace(start=rest.start), *new[1:]] if rest.write == wanted.write else [rest, *new]
+    if before.end > wanted.end:
+        rest = before._replace(start=wanted.end + 1)
+        new = [*new[:-1], new[-1]._replace(end=rest.end)] if rest.write == wanted.write else [*new, rest]
+    return new
 
 
 def clash(one: Range, other: Range) -> bool:
@@ -128,18 +188,6 @@ def _without(ranges: Iterable[Range], start: int, end: int) -> list[Range]:
         if held.end > end:
             left.append(held._replace(start=end + 1))
     return left
-
-
-def _merged(ranges: list[Range]) -> list[Range]:
-    ranges.sort(key=lambda each: each.start)
-    merged: list[Range] = []
-    for each in ranges:
-        last = merged[-1] if merged else None
-        if last is not None and last.write == each.write and last.end + 1 == each.start:
-            merged[-1] = last._replace(end=each.end, pid=each.pid)
-        else:
-            merged.append(each)
-    return merged
 
 
 @dataclass(eq=False, slots=True)

@@ -38,14 +38,17 @@ TERM_S = 2.0
 """A mount that was not heard for so long is dead: longer than a turn to another server takes."""
 LOCK_GRACE_S = 1.5
 """Longer than a mount that is cut off goes on judging by a lease (LEASE_S there)."""
+COUNT_S = 0.3
 QUIET_S = 1.0
 """A file in which nobody else was interested for so long may be leased again."""
 RECALL_AGAIN_S = 1.0
 CLIENT_LOCKS_MAX = 65_536
 CLIENT_FILES_MAX = 16_384
-CLIENT_ASKS_MAX = 4096
+CLIENT_ASKS_MAX = 1024
 """Of one mount: locks here, files that it manages or holds locks of, calls that wait. At the limit a call is told
 `full`, which programs see as ENOLCK."""
+HELD_MAX = 16_384
+"""Calls that wait for the grace to be over, of all mounts."""
 GONE_KEPT = 1000
 
 
@@ -90,7 +93,9 @@ class LockService:
         self._gone: dict[Author, float] = {}
         self._grace_until = float("-inf")
         self._awaited: set[Author] | None = None
-        self._swept_at = 0.0
+        self._swept_at = self._count_at = 0.0
+        self.conflicts = 0
+        """Locks that contradict each other, as counted last."""
         self.came_back_late = 0
         """Mounts that were given up, and came back with locks that may have been given away."""
 
@@ -203,7 +208,7 @@ class LockService:
         elif ask.act == "unset":
             self._unset(ask, now)
         elif self._in_grace(now):
-            if len(self._held) < CLIENT_ASKS_MAX:
+            if len(self._held) < HELD_MAX:
                 self._held.append(ask)
                 self._answer(ask, "waiting")
             else:
@@ -345,8 +350,6 @@ class LockService:
                     self._ask(ask, client, now)
         if not (file.queue.waiting or file.owing or file.pending):
             self._lines.discard(node)
-        if node in self._torn and not file.queue.table.contradictions():
-            self._torn.discard(node)
 
     def _granted(self, waiter: Waiter) -> None:
         name = Author(waiter.owner.client)
@@ -401,6 +404,9 @@ class LockService:
                         del self._gone[next(iter(self._gone))]
                 self._forget(name, now)
         self._end_grace(now)
+        if now >= self._count_at:
+            self._count_at = now + COUNT_S
+            self._count()
         for node in list(self._lines):
             file = self._files.get(node)
             for lessee, at in list(file.owing.items()) if file is not None else ():
@@ -435,9 +441,11 @@ class LockService:
 
     # --- figures
 
-    @property
-    def conflicts(self) -> int:
-        return sum(self._files[node].queue.table.contradictions() for node in self._torn if node in self._files)
+    def _count(self) -> None:
+        """Now and then, because it takes its time: how many locks contradict each other."""
+        counts = {node: self._files[node].queue.table.contradictions() for node in self._torn if node in self._files}
+        self._torn = {node for node, count in counts.items() if count}
+        self.conflicts = sum(counts.values())
 
     def figures(self) -> dict[str, int]:
         files = self._files.values()

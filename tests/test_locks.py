@@ -98,6 +98,20 @@ def test_the_table_is_an_array_of_bytes(program: list[tuple[Any, ...]]) -> None:
                     assert left.end + 1 < right.start or left.write != right.write, "equal neighbours are one"
 
 
+@settings(max_examples=200, deadline=None)
+@given(steps)
+def test_contradictions_are_counted_as_one_by_one(program: list[tuple[Any, ...]]) -> None:
+    table = LockTable()
+    for _, space, owner, start, drawn, write in program:
+        table.put(space, owner, Range(write, start, max(start, drawn)))
+    held = sorted(table.all(), key=lambda each: each[2].start)
+    against = [
+        any(s == space and o != owner and locks.clash(before, each) for s, o, before in held[:at])
+        for at, (space, owner, each) in enumerate(held)
+    ]
+    assert table.contradictions() == sum(against)
+
+
 A, B, C = OWNERS
 
 
@@ -128,8 +142,15 @@ def test_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     before = list(table.all())
     with pytest.raises(TooManyLocks):
         table.put("posix", A, Range(True, 30, 30))
+    with pytest.raises(TooManyLocks):
+        table.put("flock", B, Range(True))
     assert list(table.all()) == before
+    table.put("posix", C, Range(True, 0, EOF))
     table.put("posix", A, Range(True, 0, EOF))
+    table.put("flock", B, Range(True))
+    table.remove_client("one")
+    for start in (0, 10, 20):
+        table.put("posix", A, Range(True, start, start))
 
 
 def waiter(name: int, owner: Owner, wanted: Range, since: float = 0.0) -> Waiter:
@@ -179,7 +200,10 @@ def test_both_sides_of_a_cut_keep_their_locks_and_are_counted() -> None:
     table = LockTable()
     table.put("flock", A, Range(True))
     table.put("flock", C, Range(True))
+    assert table.contradictions() == 1
+    table.put("flock", B, Range(False))
     assert table.contradictions() == 2
+    table.remove("flock", B)
     assert table.conflict("flock", B, Range(False)) is not None
     table.remove_client("two")
     assert table.contradictions() == 0

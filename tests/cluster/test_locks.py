@@ -251,8 +251,8 @@ def test_without_servers_locks_go_on_and_are_claimed_when_they_return(world: Wor
     for server in (world.a, world.b):
         server.cont()
     world.settle()
-    wait_until(lambda: world.sequencer().volume()["locks"]["conflicts"] == 2, "both are known", SOON_S)
-    wait_until(lambda: world.one.status()["locks"]["conflicts"] == 2, "the mounts say so", SOON_S)
+    wait_until(lambda: world.sequencer().volume()["locks"]["conflicts"] == 1, "both are known", SOON_S)
+    wait_until(lambda: world.one.status()["locks"]["conflicts"] == 1, "the mounts say so", SOON_S)
     held[0].kill()
     assert world.answer(world.one, "flock", "cut-held") == "taken"
     held[1].kill()

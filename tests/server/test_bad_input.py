@@ -15,6 +15,7 @@ from websockets.sync.client import connect
 
 from gdah_volume.content import Chunk, Content, hash_of
 from gdah_volume.ids import NodeId, OpId, ServerId, Version
+from gdah_volume.lock_messages import FileLock, LockAgain, LockAsk, LockClaim, LockClients, LockHold
 from gdah_volume.operations import Unlink
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import (
@@ -37,6 +38,7 @@ from gdah_volume.wire import (
     encode,
 )
 from tests.cluster.cluster import Cluster, Server
+from tests.cluster.waiting import wait_until
 from tests.server.conftest import Connect
 from tests.server.lane_client import Identity, LaneClient
 
@@ -72,6 +74,19 @@ def _submit(**changed: Any) -> bytes:
     return encode(Submit(**(fields | changed)))
 
 
+NOBODY, NODE = "nobody-abcdef-abcd", "nobody-abcdef-abcd-1"
+
+
+def _raw_ask(*, client: Any = NOBODY, session: Any = 1, node: Any = NODE, act: Any = "set", **more: Any) -> bytes:
+    """A lock_ask with whatever in its fields."""
+    given = {"space": "flock", "owner": 1, "write": True, "start": 0, "end": 9, "pid": 1} | more
+    return msgspec.msgpack.encode(["lock_ask", client, session, 1, node, act, *given.values()])
+
+
+def _raw_claim(node: Any = NODE, locks: Any = (), *, session: Any = 1) -> bytes:
+    return msgspec.msgpack.encode(["lock_claim", NOBODY, session, [[node, locks, False]], True, False])
+
+
 def _raw_create(**changed: Any) -> bytes:
     """A Submit with fields of its Create exchanged, whatever they are."""
     op, _ = Identity().create(b"x", b"data")
@@ -105,6 +120,22 @@ FRAMES: list[tuple[str, bytes | str, str]] = [
     ("chunk past the size", _raw_create(content=[1, [[0, b"h" * 32, 100]]]), "BadMessage"),
     ("short hash", _raw_create(content=[100, [[0, b"h" * 31, 100]]]), "BadMessage"),
     ("big blob", _submit(blobs=(Blob(hash_of(b"y" * 65537), b"y" * 65537),)), "BadMessage"),
+    ("a lock for somebody else", _raw_ask(), "BadMessage"),
+    ("a lock of no client", _raw_ask(client="../x"), "BadMessage"),
+    ("a lock of no file", _raw_ask(node="../../etc/passwd"), "BadMessage"),
+    ("an unknown wish for a lock", _raw_ask(act="dance"), "BadMessage"),
+    ("an unknown kind of lock", _raw_ask(space="sea"), "BadMessage"),
+    ("a lock backwards", _raw_ask(start=9, end=8), "BadMessage"),
+    ("a lock before the file", _raw_ask(start=-1), "BadMessage"),
+    ("a lock beyond all files", _raw_ask(end=1 << 63), "BadMessage"),
+    ("an owner that is no number", _raw_ask(owner=-1), "BadMessage"),
+    ("a session below zero", _raw_ask(session=-1), "BadMessage"),
+    ("a claim for somebody else", _raw_claim(), "BadMessage"),
+    ("a claim on no file", _raw_claim("x"), "BadMessage"),
+    ("a claim of a bad lock", _raw_claim(locks=[["flock", 1, True, 5, 4, 1]]), "BadMessage"),
+    ("a claim too large", _raw_claim(locks=[["flock", 1, True, n, n, 1] for n in range(8193)]), "BadMessage"),
+    ("a server's answer about a lock", encode(LockAgain()), "OutOfOrder"),
+    ("a server's list of clients", encode(LockClients(clients=())), "OutOfOrder"),
     ("negative floor", _submit(floor=Stamp(-1, ServerId("x"))), "BadMessage"),
 ]  # fmt: skip
 
@@ -119,6 +150,18 @@ def test_a_bad_frame_ends_its_own_conversation_only(
     assert failed.code == code, failed
     assert failed.message
     bad.wait(lambda: bad.closed, "the connection ends")
+
+
+def test_a_hostile_mount_can_lock_only_for_itself_and_only_so_much(server: Server, lane: Connect) -> None:
+    """What it claims beyond the limit is not kept, and goes with it."""
+    bad = lane(server, subscribe=False)
+    me = bad.identity.author
+    ranges = tuple(FileLock("posix", 1, write=True, start=2 * n, end=2 * n) for n in range(4097))
+    bad.send(LockClaim(client=me, session=1, holds=(LockHold(NodeId(NODE), ranges),)))
+    assert server.volume()["locks"]["held"] <= 4096
+    bad.send(LockClaim(client=me, session=2, leave=True))
+    bad.send(LockAsk(client=me, session=7, ask=1, node=NodeId(NODE), act="set"))
+    wait_until(lambda: server.volume()["locks"]["held"] == 0, "nothing is kept", 10)
 
 
 def test_an_oversized_message_ends_the_connection(server: Server, bystander: LaneClient, lane: Connect) -> None:

@@ -185,14 +185,16 @@ def test_who_comes_back_late_keeps_its_lock_and_is_counted(world: World) -> None
     if world.recalled():
         world.gives(TWO, MINE)
     assert world.service.figures()["came_back_late"] == 1
-    assert world.service.conflicts == 2
+    world.passes(0.5, ONE, TWO, THREE)
+    assert world.service.conflicts == 1
     world.asks(THREE)
     assert world.results() == ["conflict"]
     world.beats(ONE)
     beat = world.told[-1][1]
     assert isinstance(beat, LockBeat)
-    assert (beat.sent_us, beat.position, beat.conflicts) == (5, 7, 2)
+    assert (beat.sent_us, beat.position, beat.conflicts) == (5, 7, 1)
     world.asks(TWO, "unset")
+    world.passes(0.5, ONE, TWO, THREE)
     assert world.service.conflicts == 0
 
 
