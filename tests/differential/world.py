@@ -277,7 +277,7 @@ class World:
             mount.start(*self.options)
             ours = self.worker("ours", name).call("snapshot", "", True)
             found += [f"{name}: {line}" for line in trees(_of_programs(ours), _of_programs(plain))]
-            seen.append(ours)
+            seen.append(_of_programs(ours))
         return found + mounts(*seen)
 
 

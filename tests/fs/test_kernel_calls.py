@@ -198,6 +198,7 @@ def test_a_range_of_zeros_beyond_the_end(target: Target) -> None:
 
 
 def test_a_hole_takes_no_space_and_data_may_come_back(target: Target) -> None:
+    """Holes take no space."""
     write_file(target, b"a", b"x" * (4 * MIB))
     fd = target.open(b"a", RW)
     target.fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 0, 3 * MIB)

@@ -409,6 +409,7 @@ def test_copied_chunks_and_holes_come_back(device: Device, source: str, everywhe
 
 
 def test_nothing_stays_pinned_when_a_copy_is_given_up(device: Device) -> None:
+    """A copy inside of the mount (`cp`, `copy_file_range`) names the chunks of its source again, and lets them go."""
     target = ObjectTarget(device)
     write_file(target, b"a", random.Random(3).randbytes(2 * MIB))
     for ending in ("saved", "removed"):
