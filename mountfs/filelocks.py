@@ -87,11 +87,11 @@ class FileLocks:
     def closed(self, handle: Handle, owner: int) -> None:
         """One close(2) of one process: its posix locks on the file end, whichever handle they were set by."""
         nodes = {handle.file.node} | {node for node, space, _ in [*handle.locks] if space == "posix"}
-        for node in nodes:
-            if self.locking.concerns(node, "posix", owner):
-                self._end(node, "posix", owner, handle.pid)
-        for other in self._handles.of(handle.file) if handle.locks else ():
-            other.locks -= {(node, "posix", owner) for node in nodes}
+        ended = {(node, "posix", owner) for node in nodes if self.locking.concerns(node, "posix", owner)}
+        for node, _, _ in ended:
+            self._end(node, "posix", owner, handle.pid)
+        for other in self._handles.of(handle.file) if ended else ():
+            other.locks -= ended
 
     def released(self, handle: Handle) -> None:
         """The last close of one open(2): what was set by it and is still held."""

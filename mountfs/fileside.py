@@ -133,7 +133,7 @@ class LockSurroundings:
         self._files.filesystem.locks.save(node, pids)
 
     def fence(self, position: int, then: Callable[[], None]) -> None:
-        self._sync.upstream.fence(position, lambda: self._kernel.after(then))
+        self._sync.upstream.fence(position, lambda: self._kernel.after_all(then))
 
 
 class Space:

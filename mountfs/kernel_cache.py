@@ -92,6 +92,7 @@ class NotifyingKernelCache(KernelCache):
         self._busy = False
         self._patient: dict[tuple[int, bytes], None] = {}
         self._patient_busy = False
+        self._patient_after: list[Callable[[], None]] = []
         self._after: list[Callable[[], None]] = []
         self._running = False
         self._threads: list[threading.Thread] = []
@@ -143,6 +144,20 @@ class NotifyingKernelCache(KernelCache):
                 self._work.notify_all()
                 return
         done()
+
+    def after_all(self, done: Callable[[], None]) -> None:
+        """As `after`, and of the names in folders that this mount is changing, too. Nobody who changes a folder may
+        wait for it."""
+
+        def others_told() -> None:
+            with self._lock:
+                if self._running and self._has_patient():
+                    self._patient_after.append(done)
+                    self._patience.notify()
+                    return
+            done()
+
+        self.after(others_told)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the kernel was told of everything that was asked so far; not for a handler to call."""
@@ -226,14 +241,17 @@ class NotifyingKernelCache(KernelCache):
     def _run_patient(self, notify: Notify) -> None:
         while True:
             with self._lock:
-                while self._running and not self._patient:
+                while self._running and not (self._patient or self._patient_after):
                     self._patience.wait()
                 if not self._running:
                     return
                 entries, self._patient = self._patient, {}
+                after, self._patient_after = self._patient_after, []
                 self._patient_busy = True
             try:
                 self._tell(notify, dict.fromkeys((parent for parent, _ in entries), 0), entries, tuple)
+                for done in after:
+                    done()
             except Exception:
                 log.exception("telling the kernel failed")
             with self._lock:

@@ -200,7 +200,7 @@ class KernelCache(Protocol):
         """All names, present and absent. Inodes that programs hold open keep their attributes and pages."""
         ...
 
-    def after(self, done: Callable[[], None]) -> None:
+    def after_all(self, done: Callable[[], None]) -> None:
         """Call `done`, which must not wait, when the kernel was told of everything that was asked so far."""
         ...
 

@@ -55,8 +55,8 @@ class LockLanes:
         self._head = head
         self._monotonic = monotonic
         self.service = LockService(self._tell, head)
-        self._routes: dict[Author, Outlet] = {}
-        """Where a mount's last message came from."""
+        self._routes: dict[Author, tuple[int, Outlet]] = {}
+        """The newest session of a mount, and where it is heard."""
         self._mounts: dict[Author, Outlet] = {}
         """Those that talk to us, and know about locks."""
         self._able: set[ServerId] = set()
@@ -77,9 +77,10 @@ class LockLanes:
 
     def gone(self, outlet: Outlet) -> None:
         """Its connection ended. What the mount holds lasts for its term."""
-        for ways in (self._mounts, self._routes):
-            for client in [client for client, way in ways.items() if way is outlet]:
-                del ways[client]
+        for client in [client for client, way in self._mounts.items() if way is outlet]:
+            del self._mounts[client]
+        for client in [client for client, (_, way) in self._routes.items() if way is outlet]:
+            del self._routes[client]
 
     def peer_is_able(self, server: ServerId, able: bool) -> None:  # noqa: FBT001
         (self._able.add if able else self._able.discard)(server)
@@ -88,7 +89,11 @@ class LockLanes:
 
     def hear(self, message: OfMount, outlet: Outlet) -> None:
         """From a mount, or passed on by a peer."""
-        self._routes[message.client] = outlet
+        known = self._routes.get(message.client)
+        if (
+            known is None or message.session >= known[0]
+        ):  # else it was under way when the mount turned to another server
+            self._routes[message.client] = (message.session, outlet)
         self._waiting.append(message)
         if len(self._waiting) > WAITING_MAX:
             self._waiting.popleft()
@@ -127,9 +132,9 @@ class LockLanes:
     # --- and back
 
     def _tell(self, client: Author, message: ToMount) -> None:
-        way = self._routes.get(client)
-        if way is not None and not way.closed:
-            way.send(encode(message))
+        known = self._routes.get(client)
+        if known is not None and not known[1].closed:
+            known[1].send(encode(message))
 
     def heard_back(self, server: ServerId, message: ToMount) -> None:
         """On the lane that we dialled to the sequencer."""

@@ -72,7 +72,7 @@ class RecordingKernel:
     def invalidate_everything(self) -> None:
         self.everything += 1
 
-    def after(self, done: Callable[[], None]) -> None:
+    def after_all(self, done: Callable[[], None]) -> None:
         done()
 
 

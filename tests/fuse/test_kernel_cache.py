@@ -290,6 +290,26 @@ def test_the_queue_is_bounded(new_cache: Make, kernel: Kernel) -> None:
     assert kernel.entries == [(1, b"in the root"), (1, b"top"), (1, b"second")]
 
 
+def test_after_all_waits_for_names_in_folders_that_are_being_changed_here(kernel: Kernel) -> None:
+    """A lock that is granted has to show them; who only says what was seen must not wait for them."""
+    cache = NotifyingKernelCache()
+    told: list[str] = []
+    both = threading.Event()
+    cache.start(kernel, lambda: (), lambda ino: ino == 2)
+    kernel.gate.clear()
+    cache.invalidate_entry(2, b"name")
+    cache.after(lambda: told.append("after"))
+    cache.after_all(lambda: (told.append("all"), both.set()))
+    assert not both.wait(0.1)
+    kernel.gate.set()
+    assert both.wait(10)
+    assert (2, b"name") in kernel.entries
+    assert told[-1] == "all"
+    cache.after_all(lambda: told.append("at once"))
+    assert cache.stop()
+    assert told[-1] == "at once"
+
+
 def test_an_unknown_inode_is_told_again_because_it_may_be_on_its_way(new_cache: Make, kernel: Kernel) -> None:
     cache = new_cache()
     kernel.unknown = {5}
