@@ -189,6 +189,17 @@ class Calls:
         if libc.renameat2(-100, old, -100, there, ctypes.c_uint(flags)):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
+    def copy_range(self, path: str, new: str) -> None:
+        with open(self._at(path), "rb") as source, open(self._at(new), "wb") as to:
+            while os.copy_file_range(source.fileno(), to.fileno(), 1 << 30):
+                pass
+
+    def fallocate(self, path: str, mode: int, offset: int, length: int) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open(self._at(path), "r+b") as file:
+            if libc.fallocate(file.fileno(), mode, ctypes.c_int64(offset), ctypes.c_int64(length)):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
     def map_and_sync(self, path: str, offset: int, data: bytes) -> None:
         with open(self._at(path), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
             memory[offset : offset + len(data)] = data

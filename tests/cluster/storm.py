@@ -44,6 +44,7 @@ class Person:
 
     def work(self) -> str:
         acts: list[Callable[[], str]] = [self.write, self.write, self.save, self.append, self.rename, self.unlink]
+        acts += [self.exchange, self.swap, self.copy, self.punch]
         acts += [self.mkdir, self.rmtree, self.link, self.share, self.check]
         act = self.chance.choice(acts)
         return f"{self.home}: {act.__name__} {act()}"
@@ -62,6 +63,48 @@ class Person:
         self.mount.hands.write(self._at(path + ".new"), data, True)
         self.mount.hands.rename(self._at(path + ".new"), self._at(path))
         self.tree[path] = data
+        return path
+
+    def swap(self) -> str:
+        """As careful editors do: the new file takes the place of the old one, which then goes."""
+        path = self._pick(lambda content: isinstance(content, bytes))
+        if path:
+            data = self._data()
+            self.mount.hands.write(self._at(path + ".new"), data)
+            self.mount.hands.renameat2(self._at(path + ".new"), self._at(path), 2)
+            self.mount.hands.unlink(self._at(path + ".new"))
+            self.tree[path] = data
+        return path
+
+    def exchange(self) -> str:
+        one, two = self._pick(lambda _: True), self._pick(lambda _: True)
+        if one == two or one.startswith(two + "/") or two.startswith(one + "/"):
+            return ""
+        self.mount.hands.renameat2(self._at(one), self._at(two), 2)
+        moved = {}
+        for old, new in ((one, two), (two, one)):
+            for path in [each for each in self.tree if each == old or each.startswith(old + "/")]:
+                moved[new + path[len(old) :]] = self.tree.pop(path)
+        self.tree |= moved
+        return f"{one} <-> {two}"
+
+    def copy(self) -> str:
+        path, to = self._pick(lambda content: isinstance(content, bytes)), self._free_or_file()
+        if not path or path == to:
+            return ""
+        self.mount.hands.copy_range(self._at(path), self._at(to))
+        self.tree[to] = self.tree[path]
+        return f"{path} -> {to}"
+
+    def punch(self) -> str:
+        path = self._pick(lambda content: isinstance(content, bytes) and len(content) > 0)
+        if path:
+            old = self.tree[path]
+            assert isinstance(old, bytes)
+            start = self.chance.randrange(len(old))
+            end = min(len(old), start + self.chance.choice((10, 5000, 1 << 20)))
+            self.mount.hands.fallocate(self._at(path), 3, start, end - start)
+            self.tree[path] = old[:start] + bytes(end - start) + old[end:]
         return path
 
     def append(self) -> str:
