@@ -1,4 +1,5 @@
-"""What a mount knows of the locks of one file, and of one call about them. Vocabulary of `locking`; decides nothing.
+"""What a mount knows of the locks of one file, of one call about them, and what locking asks of the rest of the mount.
+Vocabulary of `locking`; decides nothing.
 
 Threading: guarded by the lock of `locking`.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from gdah_volume.errors import GdahError
 from gdah_volume.ids import NodeId
@@ -75,3 +76,39 @@ class LockedFile:
             for space, owner, held in self.queue.table.all()
         )
         return LockHold(self.node, locks, self.mode == "leased")
+
+
+class Surroundings(Protocol):
+    """What locking asks of the rest of the mount."""
+
+    def save(self, node: NodeId, pids: set[int]) -> None:
+        """Save the unsaved edits of a file, and of what those processes have open."""
+        ...
+
+    def mark(self) -> int:
+        """Of the changes made so far."""
+        ...
+
+    def settled(self, mark: int) -> bool:
+        """Whether a server has acknowledged them."""
+        ...
+
+    def fence(self, position: int, then: Callable[[], None]) -> None:
+        """Call `then`, in any thread, when the tree has all of the server's log up to `position` and the kernel was
+        told. Never, if the server is lost before."""
+        ...
+
+
+class Alone:
+    """The surroundings of a mount that has no server."""
+
+    def save(self, node: NodeId, pids: set[int]) -> None: ...
+
+    def mark(self) -> int:
+        return 0
+
+    def settled(self, mark: int) -> bool:  # noqa: ARG002
+        return True
+
+    def fence(self, position: int, then: Callable[[], None]) -> None:  # noqa: ARG002
+        then()

@@ -24,14 +24,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
-from gdah_volume.errors import Deadlock, GdahError, Interrupted, TooManyLocks
+from gdah_volume.errors import GdahError, Interrupted
 from gdah_volume.ids import Author, NodeId
 from gdah_volume.lock_messages import LockAgain, LockBeat, LockHold, LockRecall, LockTold, OfMount, ToMount
 from gdah_volume.locks import Owner, Range, Space
+from mountfs.lock_answers import LockAnswers
 from mountfs.lock_book import BRIEFLY_S, LockBook
-from mountfs.lock_files import Act, Ask, Done, LockedFile
+from mountfs.lock_files import Act, Alone, Ask, Done, LockedFile, Surroundings
 from mountfs.lock_talk import BEAT_S, HOPE_S, LockTalk
 
 log = logging.getLogger("mountfs.locks")
@@ -46,42 +46,6 @@ TICK_S = 0.05
 IDLE_S = 60.0
 """A lease that nobody used for so long is given back."""
 PIDS_MAX = 64
-
-
-class Surroundings(Protocol):
-    """What locking asks of the rest of the mount."""
-
-    def save(self, node: NodeId, pids: set[int]) -> None:
-        """Save the unsaved edits of a file, and of what those processes have open."""
-        ...
-
-    def mark(self) -> int:
-        """Of the changes made so far."""
-        ...
-
-    def settled(self, mark: int) -> bool:
-        """Whether a server has acknowledged them."""
-        ...
-
-    def fence(self, position: int, then: Callable[[], None]) -> None:
-        """Call `then`, in any thread, when the tree has all of the server's log up to `position` and the kernel was
-        told. Never, if the server is lost before."""
-        ...
-
-
-class Alone:
-    """The surroundings of a mount that has no server."""
-
-    def save(self, node: NodeId, pids: set[int]) -> None: ...
-
-    def mark(self) -> int:
-        return 0
-
-    def settled(self, mark: int) -> bool:  # noqa: ARG002
-        return True
-
-    def fence(self, position: int, then: Callable[[], None]) -> None:  # noqa: ARG002
-        then()
 
 
 class Locking:
@@ -108,12 +72,11 @@ class Locking:
         self._names = itertools.count(1)
         self._later: list[Ask] = []
         """Unsets that wait for what was written before."""
-        self._fences: dict[int, Callable[[], None]] = {}
+        self._answers = LockAnswers(self._book, self._talk, self.around, monotonic, self._passed)
         self._threads = threads
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._conflicts = 0
-        self._decided_alone = 0
 
     # --- what programs ask
 
@@ -179,7 +142,7 @@ class Locking:
         elif file.mode == "leased" and now < self._talk.lease_until and not (file.recalled or file.fences):
             self._book.judge(file, ask, now)
         elif not self._talk.hopeful(now):
-            self._decided_alone += self._talk.used
+            self._answers.decided_alone += self._talk.used
             self._book.judge(file, ask, now)
         else:
             self._book.keep(file, ask)
@@ -260,12 +223,11 @@ class Locking:
         with self._lock:
             match message:
                 case LockTold():
-                    self._hear_answer(message)
+                    self._answers.hear(message)
                 case LockBeat() if message.session == self._talk.session:
                     self._talk.heard(message.sent_us / 1e6)
                     self._conflicts = message.conflicts
-                    for name in list(self._fences):  # of a server that was lost before the tree had come up to it
-                        self._fence(message.position, name)
+                    self._answers.build_again(message.position)
                 case LockRecall():
                     self._recall(message.node)
                 case LockAgain() if self._talk.used and self._talk.connected:
@@ -275,99 +237,9 @@ class Locking:
                     pass
         self._go()
 
-    def _hear_answer(self, told: LockTold) -> None:
-        ask = self._book.asks.get(told.ask)
-        if ask is None or told.session != self._talk.session or ask.name not in self._book.files[ask.node].asks:
-            return
-        file, now = self._book.files[ask.node], self._monotonic()
-        match told.result:
-            case "granted":
-                self._hear_grant(file, ask, told.position)
-            case "leased":
-                self._hear_lease(file, ask, told.position)
-            case "waiting":
-                ask.said = "waits"
-                file.mode = "shared" if file.mode == "alone" else file.mode
-                if ask.act == "wait" and not ask.ended and self._book.is_deadlock(file, ask):
-                    self._talk.ask(ask)
-                    self._book.drop(file, ask)
-                    self._book.answer(ask, Deadlock("the locks would wait for each other"))
-            case "local":
-                self._decided_alone += ask.act != "unset"
-                self._book.decide(file, ask, now)
-            case _:
-                self._hear_verdict(file, ask, told, now)
-
-    def _hear_grant(self, file: LockedFile, ask: Ask, position: int) -> None:
-        file.mode = "shared"
-        ask.said = "granted"
-        try:
-            file.queue.table.put(ask.space, ask.owner, ask.wanted)
-        except TooManyLocks as error:
-            self._book.drop(file, ask)
-            self._book.answer(ask, error)
-            return
-
-        def seen() -> None:
-            self._book.drop(file, ask)
-            self._book.answer(ask, None)
-
-        self._new_fence(position, seen)
-
-    def _hear_lease(self, file: LockedFile, ask: Ask, position: int) -> None:
-        self._talk.heard(ask.sent_at)
-        if file.mode == "leased":
-            if not (file.fences or file.recalled):
-                self._decide_all(file)
-            return
-        file.mode = "leased"
-        file.fences += 1
-
-        def seen() -> None:
-            file.fences -= 1
-            if file.mode == "leased" and not file.fences and not file.recalled:
-                self._decide_all(file)
-
-        self._new_fence(position, seen)
-
-    def _hear_verdict(self, file: LockedFile, ask: Ask, told: LockTold, now: float) -> None:
-        self._book.drop(file, ask)
-        file.mode = "shared" if file.mode == "alone" else file.mode
-        lock = told.lock
-        if told.result == "conflict" and ask.act == "test" and lock is not None:
-            self._book.answer(ask, Range(lock.write, lock.start, lock.end, lock.pid))
-        elif told.result == "conflict":
-            self._book.refuse(file, ask, now)
-        elif told.result == "cancelled":
-            self._book.answer(ask, Interrupted("interrupted"))
-        elif told.result == "full":
-            self._book.answer(ask, TooManyLocks("the server keeps no more locks"))
-        else:
-            if ask.act == "unset":
-                file.queue.table.remove(ask.space, ask.owner, ask.wanted.start, ask.wanted.end)
-            self._book.answer(ask, None)
-
-    def _decide_all(self, file: LockedFile) -> None:
-        now = self._monotonic()
-        for ask in list(file.asks.values()):
-            if ask.said != "granted":
-                self._book.decide(file, ask, now)
-
-    # --- the fence
-
-    def _new_fence(self, position: int, then: Callable[[], None]) -> None:
-        name = next(self._names)
-        self._fences[name] = then
-        self._fence(position, name)
-
-    def _fence(self, position: int, name: int) -> None:
-        self._book.told.append(lambda: self.around.fence(position, lambda: self._passed(name)))
-
-    def _passed(self, name: int) -> None:
+    def _passed(self, fence: int) -> None:
         with self._lock:
-            then = self._fences.pop(name, None)
-            if then is not None:
-                then()
+            self._answers.passed(fence)
         self._go()
 
     # --- recalls
@@ -436,7 +308,7 @@ class Locking:
                 book = self._book
                 if not self._stopped:
                     soon = BRIEFLY_S / 2 if book.briefly or self._later else TICK_S
-                    busy = book.asks or self._fences or any(file.local for file in book.files.values())
+                    busy = book.asks or self._answers.waiting or any(file.local for file in book.files.values())
                     self._wake.wait(soon if busy else BEAT_S)
                 if self._stopped:
                     return
@@ -456,8 +328,7 @@ class Locking:
             for ask in list(book.asks.values()):
                 self._look_at(ask, now)
             if not self._talk.hopeful(now):
-                for name in list(self._fences):
-                    self._fences.pop(name)()
+                self._answers.tear_down()
             for file in list(book.files.values()):
                 if file.local:
                     book.pump(file, now)
@@ -491,7 +362,7 @@ class Locking:
         patience_s = LINE_S if ask.said == "waits" and ask.act == "wait" else HOPE_S
         unheard = ask.said == "sent" and now - ask.sent_at > PATIENCE_S and ask.act != "unset"
         if self._talk.lost_s(now) > patience_s or unheard:
-            self._decided_alone += ask.act != "unset"
+            self._answers.decided_alone += ask.act != "unset"
             log.warning("lock call decided here act=%s said=%s sent_s_ago=%.2f", ask.act, ask.said, now - ask.sent_at)
             self._book.decide(file, ask, now)
             if self._talk.connected:
@@ -520,4 +391,4 @@ class Locking:
         server should have judged and that were judged here."""
         with self._lock:
             conflicts = self._conflicts if self._talk.connected else 0
-            return {**self._book.figures(), "conflicts": conflicts, "decided_alone": self._decided_alone}
+            return {**self._book.figures(), "conflicts": conflicts, "decided_alone": self._answers.decided_alone}

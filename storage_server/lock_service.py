@@ -15,7 +15,6 @@ Threading: the event loop.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from gdah_volume.errors import TooManyLocks
 from gdah_volume.ids import Author, NodeId
@@ -32,48 +31,21 @@ from gdah_volume.lock_messages import (
     OfMount,
     ToMount,
 )
-from gdah_volume.locks import FILE_LOCKS_MAX, LockQueue, Owner, Range, Waiter
-
-TERM_S = 2.0
-"""A mount that was not heard for so long is dead: longer than a turn to another server takes."""
-LOCK_GRACE_S = 1.5
-"""Longer than a mount that is cut off goes on judging by a lease (LEASE_S there)."""
-COUNT_S = 0.3
-QUIET_S = 1.0
-"""A file in which nobody else was interested for so long may be leased again."""
-RECALL_AGAIN_S = 1.0
-CLIENT_LOCKS_MAX = 65_536
-CLIENT_FILES_MAX = 16_384
-CLIENT_ASKS_MAX = 1024
-"""Of one mount: locks here, files that it manages or holds locks of, calls that wait. At the limit a call is told
-`full`, which programs see as ENOLCK."""
-HELD_MAX = 16_384
-"""Calls that wait for the grace to be over, of all mounts."""
-GONE_KEPT = 1000
-
-
-@dataclass(eq=False, slots=True)
-class Client:
-    session: int
-    heard_at: float
-    nodes: set[NodeId] = field(default_factory=set)
-
-
-@dataclass(eq=False, slots=True)
-class ServedFile:
-    """Invariant: with a lease, or while a lease is owed back, nothing is granted to anybody here."""
-
-    queue: LockQueue = field(default_factory=LockQueue)
-    lease: Author | None = None
-    owing: dict[Author, float] = field(default_factory=dict)
-    """Who was told to give its lease back, and when."""
-    pending: list[LockAsk] = field(default_factory=list)
-    asked: dict[Author, float] = field(default_factory=dict)
-    """When whom was last interested."""
-
-    @property
-    def empty(self) -> bool:
-        return not (self.queue or self.lease or self.owing or self.pending)
+from gdah_volume.locks import Owner, Range, Waiter
+from storage_server.lock_words import (
+    CLIENT_ASKS_MAX,
+    CLIENT_FILES_MAX,
+    CLIENT_LOCKS_MAX,
+    COUNT_S,
+    GONE_KEPT,
+    HELD_MAX,
+    LOCK_GRACE_S,
+    QUIET_S,
+    RECALL_AGAIN_S,
+    TERM_S,
+    Client,
+    ServedFile,
+)
 
 
 class LockService:
@@ -457,7 +429,3 @@ class LockService:
             "conflicts": self.conflicts,
             "came_back_late": self.came_back_late,
         }
-
-
-assert LOCK_GRACE_S < TERM_S
-assert CLIENT_LOCKS_MAX > FILE_LOCKS_MAX

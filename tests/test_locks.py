@@ -65,7 +65,7 @@ steps = st.lists(
 def test_the_table_is_an_array_of_bytes(program: list[tuple[Any, ...]]) -> None:
     table, model = LockQueue(), Bytes()
     for act, space, owner, start, drawn, write in program:
-        end = EOF if drawn >= BYTES - 1 else max(start, drawn)
+        end = EOF if max(start, drawn) >= BYTES - 1 else max(start, drawn)
         wanted = Range(write, start, end, 7)
         if act == "take":
             free = model.free(space, owner, start, end, write)

@@ -28,7 +28,11 @@ fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 while time.time() < until:
     began = time.monotonic()
     lock(fd, fcntl.LOCK_EX)
-    number = int(os.pread(fd, 100, 0) or b"0")
+    try:
+        number = int(os.pread(fd, 100, 0) or b"0")
+    except OSError:  # no server could be reached at this moment, and only one had what the other mount wrote
+        lock(fd, fcntl.LOCK_UN)
+        continue
     os.pwrite(fd, b"%d" % (number + 1), 0)
     lock(fd, fcntl.LOCK_UN)
     done += 1

@@ -161,13 +161,13 @@ def test_a_waiting_program_can_be_interrupted_and_killed(world: World) -> None:
 
 def test_counting_and_appending_under_locks_loses_nothing(world: World) -> None:
     """What was written under a lock is seen by the next one who gets the lock, on any mount."""
-    programs = [world.run(mount, "counter", 25, "posix") for mount in (world.one, world.two, world.two)]
-    programs += [world.run(mount, "append", 25, mount.name) for mount in (world.one, world.two)]
+    programs = [world.run(mount, "counter", 12, "posix") for mount in (world.one, world.two, world.two)]
+    programs += [world.run(mount, "append", 12, mount.name) for mount in (world.one, world.two)]
     for program in programs:
         program.ends()
-    wait_until(lambda: world.one.hands.read("count") == b"75" == world.two.hands.read("count"), "75 were counted", 15)
+    wait_until(lambda: world.one.hands.read("count") == b"36" == world.two.hands.read("count"), "36 were counted", 15)
     lines = world.two.hands.read("lines").decode().splitlines()
-    assert sorted(lines) == sorted(f"{name} {number}" for name in ("one", "two") for number in range(25))
+    assert sorted(lines) == sorted(f"{name} {number}" for name in ("one", "two") for number in range(12))
     no_conflict_copies(world)
 
 
@@ -179,14 +179,14 @@ def test_a_database_on_two_mounts(world: World) -> None:
     )
     base.close()
     wait_until(lambda: world.two.hands.exists("base.db"), "it is seen", 15)
-    programs = [world.run(mount, "sqlite", 10, mount.name) for mount in (world.one, world.two)]
+    programs = [world.run(mount, "sqlite", 5, mount.name) for mount in (world.one, world.two)]
     for program in programs:
         program.ends()
     for mount in (world.one, world.two):
         base = sqlite3.connect(mount.root / "base.db")
         assert base.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert base.execute("SELECT number FROM counter").fetchall() == [(20,)]
-        assert base.execute("SELECT count(DISTINCT name || number) FROM made").fetchall() == [(20,)]
+        assert base.execute("SELECT number FROM counter").fetchall() == [(10,)]
+        assert base.execute("SELECT count(DISTINCT name || number) FROM made").fetchall() == [(10,)]
         base.close()
     no_conflict_copies(world)
 

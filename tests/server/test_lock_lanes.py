@@ -11,7 +11,7 @@ from gdah_volume.ids import Author, NodeId, ServerId
 from gdah_volume.lock_messages import LockAgain, LockAsk, LockClaim, LockClients, LockTold
 from gdah_volume.wire import Message, decode
 from storage_server.lock_lanes import LockLanes
-from storage_server.lock_service import LOCK_GRACE_S
+from storage_server.lock_words import LOCK_GRACE_S
 from storage_server.replication import FOREVER, PassOn, StampHere, Wait
 
 ME, OTHER = ServerId("s2"), ServerId("s1")

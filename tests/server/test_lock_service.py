@@ -20,7 +20,8 @@ from gdah_volume.lock_messages import (
     ToMount,
 )
 from storage_server import lock_service
-from storage_server.lock_service import LOCK_GRACE_S, QUIET_S, TERM_S, LockService
+from storage_server.lock_service import LockService
+from storage_server.lock_words import LOCK_GRACE_S, QUIET_S, TERM_S
 
 ONE, TWO, THREE = Author("one-000001-0001"), Author("two-000001-0001"), Author("three-000001-0001")
 FILE = NodeId("dev-000001-0001-1")

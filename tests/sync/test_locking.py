@@ -31,7 +31,8 @@ from gdah_volume.locks import LockTable, Owner, Range
 from mountfs import lock_book, locking
 from mountfs.lock_talk import HOPE_S, LEASE_S
 from mountfs.locking import Locking
-from storage_server.lock_service import LOCK_GRACE_S, TERM_S, LockService
+from storage_server.lock_service import LockService
+from storage_server.lock_words import LOCK_GRACE_S, TERM_S
 
 ME = Author("one-000001-0001")
 FILE, OTHER = NodeId("dev-000001-0001-1"), NodeId("dev-000001-0001-2")
