@@ -15,7 +15,9 @@ Each flag that is taken is one whose meaning the file system keeps:
 * MAX_PAGES: requests of up to MAX_WRITE_BYTES.
 
 Left out on purpose: WRITEBACK_CACHE (what write(2) took would be in no journal), AUTO_INVAL_DATA (invalidation is exact
-here), POSIX_ACL, and everything for DAX, passthrough and io_uring.
+here), POSIX_ACL, and everything for DAX, passthrough and io_uring. READDIRPLUS was measured on 30 folders of 100 files,
+nothing cached: `ls -lR` 0.23 s without and 0.14 s with it, but `ls -R` and `find` 0.02 s without and 0.07 to 0.09 s
+with it: it looks up what nobody asked for.
 """
 
 from __future__ import annotations

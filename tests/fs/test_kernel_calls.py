@@ -324,3 +324,29 @@ def test_nothing_beyond_the_end_is_copied(target: Target) -> None:
     target.close(fd)
     target.close(to)
     assert read_file(target, b"b") == b"\0\0bc"
+
+
+@pytest.mark.parametrize("how", ["room", "room beyond", "hole", "zeros", "copy"])
+def test_a_file_that_was_reshaped_has_new_times(target: Target, how: str) -> None:
+    write_file(target, b"a", b"x" * 10_000)
+    write_file(target, b"b", b"y" * 10_000)
+    target.utime(b"a", 10**18, 10**18)
+    before = target.stat(b"a")
+    fd, other = target.open(b"a", RW), target.open(b"b", RW)
+    match how:
+        case "room":
+            target.fallocate(fd, 0, 0, 100)
+        case "room beyond":
+            target.fallocate(fd, KEEP_SIZE, 0, 20_000)
+        case "hole":
+            target.fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 0, 4096)
+        case "zeros":
+            target.fallocate(fd, ZERO_RANGE, 0, 20_000)
+        case "copy":
+            assert target.copy_range(other, 0, fd, 0, 4096) == 4096
+    for seen in (target.fstat(fd), target.stat(b"a")):
+        assert seen.mtime_ns > before.mtime_ns
+        assert seen.ctime_ns >= before.ctime_ns
+    target.close(fd)
+    target.close(other)
+    assert target.stat(b"a").mtime_ns > before.mtime_ns

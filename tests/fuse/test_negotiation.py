@@ -131,6 +131,11 @@ def test_a_write_by_somebody_without_the_right_takes_set_user_id_away(
             subprocess.run(["/bin/echo", "true"], stdout=file, user=writer, check=True, timeout=30)
             assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == left
         assert stat.S_IMODE(path.stat().st_mode) == left
+    for command in (["fallocate", "-l", "100"], ["truncate", "-s", "5"], ["fallocate", "-pl", "4"]):
+        path.chmod(0o6777)
+        with open(path, "rb") as file:  # which nobody can reach by its path
+            subprocess.run([*command, "/proc/self/fd/0"], stdin=file, user=65534, check=True, timeout=30)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o777, command
     path.chmod(0o4755)
     os.chown(path, 1, 1)
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
