@@ -90,6 +90,7 @@ class FileLocks:
         ended = {(node, "posix", owner) for node in nodes if self.locking.concerns(node, "posix", owner)}
         for node, _, _ in ended:
             self._end(node, "posix", owner, handle.pid)
+        handle.locks -= {(node, "posix", owner) for node in nodes}
         for other in self._handles.of(handle.file) if ended else ():
             other.locks -= ended
 

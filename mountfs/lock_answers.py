@@ -68,6 +68,10 @@ class LockAnswers:
 
     def _hear_grant(self, file: LockedFile, ask: Ask, position: int) -> None:
         file.mode = "shared"
+        if ask.done is None:  # its program was interrupted, and did not wait to hear whether the server knows
+            self._book.drop(file, ask)
+            self._talk.ask(ask, "unset")
+            return
         ask.said = "granted"
         try:
             file.queue.table.put(ask.space, ask.owner, ask.wanted)

@@ -97,8 +97,12 @@ class Locking:
         now = self._monotonic()
         ask = Ask(next(self._names), node, act, space, Owner(self.client, key), wanted, done, now, granted)
         while not self._begin(ask, pid, now):
-            self.around.save(node, {pid})
-            ask.saved, ask.mark = True, self.around.mark()
+            ask.saved = True
+            try:
+                self.around.save(node, {pid})
+            except Exception:  # whatever it is, the lock must not stay
+                log.exception("what was written under a lock could not be saved")
+            ask.mark = self.around.mark()
         self._go()
         return lambda: self._cancel(ask)
 

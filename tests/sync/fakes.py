@@ -52,6 +52,8 @@ class FakeServer:
         """Hears nothing at all."""
         self.refuse: GdahError | None = None
         self.asked: list[tuple[Any, ...]] = []
+        self.locks = False
+        """Knows about locks."""
         self.everywhere: int | None = None
         """What beats say; None: all of the log."""
         self.lock = threading.RLock()
@@ -74,6 +76,7 @@ class FakeServer:
                     first=self.replica.first,
                     stable=self.replica.stable,
                     members=(),
+                    locks=self.locks,
                 ),
             )
         )
@@ -237,6 +240,9 @@ class FakeLink:
             if last:
                 head = self.peer.replica.head
                 self.tell(lambda: self.upstream.on_handed_over(self, head))
+
+    def tell_lock(self, message: Any) -> None:
+        self._ask("lock", message)
 
     def drop(self, reason: str) -> None:
         if not self.down:

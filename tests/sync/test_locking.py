@@ -340,6 +340,30 @@ def test_an_interrupt_may_come_too_late() -> None:
     assert answers == [None]
 
 
+def test_what_is_granted_to_nobody_is_given_back() -> None:
+    mount = Mount()
+    mount.connects()
+    answers = mount.asks("wait")
+    ask = mount.last(LockAsk)
+    mount.cancel()
+    mount.passes(locking.TOLD_S + 0.1)
+    assert isinstance(answers[0], Interrupted), "the server says nothing, and the program is to end"
+    mount.told("granted", ask)
+    assert (mount.last(LockAsk).act, mount.locking.figures()["held"]) == ("unset", 0)
+
+
+def test_a_failed_save_does_not_keep_the_lock() -> None:
+    mount = Mount()
+    mount.is_shared()
+
+    def fails(node: NodeId, pids: set[int]) -> None:
+        raise RuntimeError("a fault of ours")
+
+    mount.around.save = fails  # type: ignore[method-assign]
+    mount.asks("unset")
+    assert mount.last(LockAsk).act == "unset"
+
+
 def test_an_interrupted_wait_is_not_asked_again() -> None:
     mount = Mount()
     mount.connects()

@@ -10,6 +10,7 @@ import pytest
 from gdah_volume.content import INLINE_MAX_BYTES, hash_of
 from gdah_volume.errors import BadMessage, Exists, NoSpace, NotFound, OutOfOrder, StaleHandle
 from gdah_volume.ids import ROOT, Epoch
+from gdah_volume.lock_messages import LockAgain
 from gdah_volume.operations import Attrs, Create
 from gdah_volume.stamps import Stamp
 from mountfs import session, uploads, upstream
@@ -732,3 +733,71 @@ def test_a_failed_snapshot_is_tried_again(setup: Setup, monkeypatch: pytest.Monk
     eventually(lambda: a.link is None, what="the connection is given up")
     setup.connect(0)
     eventually(lambda: len(setup.world.names()) == 6)
+
+
+# --- locks
+
+
+class Locks:
+    """Implements `LockEvents`."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.send: Callable[..., None] | None = None
+
+    def up(self, send: Callable[..., None]) -> None:
+        self.said.append("up")
+        self.send = send
+
+    def down(self) -> None:
+        self.said.append("down")
+
+    def hear(self, message: object) -> None:
+        self.said.append(type(message).__name__)
+
+    def stop(self) -> None:
+        self.said.append("stop")
+
+
+def test_locks_go_to_the_server_in_use_if_it_knows_of_them(setup: Setup) -> None:
+    """While one server after the other is updated, an old one is never told what it would take for nonsense."""
+    a, b = setup.servers
+    b.locks = True
+    locks = setup.upstream.locks = Locks()
+    setup.connect(0, 1)
+    assert locks.said == []
+    assert a.link is not None
+    a.link.cut("updated")
+    eventually(lambda: locks.said == ["down", "up"])
+    assert b.link is not None
+    assert locks.send is not None
+    locks.send(LockAgain())
+    assert b.asked[-1] == ("lock", LockAgain())
+    setup.connect(0)
+    assert a.link is not None
+    setup.upstream.on_lock(a.link, LockAgain())
+    setup.upstream.on_lock(b.link, LockAgain())  # type: ignore[arg-type]
+    assert locks.said == ["down", "up", "LockAgain"]
+    b.link.cut("gone")
+    eventually(lambda: locks.said == ["down", "up", "LockAgain", "down"], what="the other one knows of none")
+
+
+def test_a_fence_is_passed_when_the_mirror_has_come_up_to_it(setup: Setup) -> None:
+    a = setup.servers[0]
+    setup.connect(0)
+    foreign(a, "one")
+    passed: list[str] = []
+    setup.upstream.fence(a.replica.head, lambda: passed.append("here"))
+    setup.upstream.fence(a.replica.head + 1, lambda: passed.append("soon"))
+    eventually(lambda: passed == ["here"])
+    assert setup.world.names() == ["one"]
+    setup.world.create("own")
+    eventually(lambda: passed == ["here", "soon"], what="own operations count, too")
+    setup.upstream.fence(a.replica.head + 1, lambda: passed.append("never"))
+    assert a.link is not None
+    a.link.cut("lost")
+    eventually(lambda: setup.upstream.url is None)
+    foreign(a, "two")
+    setup.connect(0)
+    eventually(lambda: "two" in setup.world.names())
+    assert passed == ["here", "soon"]
