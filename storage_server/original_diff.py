@@ -45,6 +45,12 @@ def _below(path: str) -> str:
     return path + "/"
 
 
+def _above(path: str) -> list[str]:
+    """The folders that it lies in, outermost first."""
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
 def _moves(state: dict[str, Item], new: Tree) -> Iterator[Difference]:
     went = _only_place({path: item for path, item in state.items() if path not in new})
     came = _only_place({path: item for path, item in new.items() if path not in state})
@@ -53,9 +59,11 @@ def _moves(state: dict[str, Item], new: Tree) -> Iterator[Difference]:
         item = state.get(path)
         if item is None or dest in state or item.is_dir != new[dest].is_dir or dest.startswith(_below(path)):
             continue  # a folder above took it along, or the place is not free yet: told as gone and new
+        parents = _above(dest)
+        if any(above in state and not state[above].is_dir for above in parents):
+            continue  # a file is still where the folder will be
         yield Difference("moved", path, item, dest)
-        for depth in range(1, dest.count("/") + 1):
-            above = "/".join(dest.split("/")[:depth])
+        for above in parents:
             if above not in state and above in new:
                 state[above] = new[above]
         for below in [each for each in state if each == path or each.startswith(_below(path))]:

@@ -120,6 +120,7 @@ def _apply(tree: dict[str, Item], old: dict[str, Item], new: dict[str, Item]) ->
                 for end in range(1, len(parts) + 1):
                     above = "/".join(parts[:end])
                     tree.setdefault(above, new.get(above, Item("made", is_dir=True)))
+                    assert tree[above].is_dir, "nothing moves into a file"
                 moved = {p: i for p, i in tree.items() if p == change.path or p.startswith(change.path + "/")}
                 assert moved
                 for path in moved:
@@ -165,3 +166,11 @@ def test_a_folder_that_was_moved_is_told_as_one_move() -> None:
     old = {"a": Item("1", is_dir=True), "a/x": Item("2", is_dir=False, version="1")}
     new = {"b": Item("1", is_dir=True), "b/x": Item("2", is_dir=False, version="1")}
     assert [(change.type, change.path, change.dest) for change in differences(old, new)] == [("moved", "a", "b")]
+
+
+def test_a_file_and_a_folder_that_changed_places() -> None:
+    """What is in the folder does not move into the file that was there before."""
+    old = {"a": Item("1", is_dir=True), "a/x": Item("2", is_dir=False, version="1"), "b": Item("3", is_dir=False)}
+    new = {"b": Item("1", is_dir=True), "b/x": Item("2", is_dir=False, version="1"), "a": Item("3", is_dir=False)}
+    made = _apply(old, old, new)
+    assert {path: item.is_dir for path, item in made.items()} == {"b": True, "b/x": False, "a": False}
