@@ -162,8 +162,9 @@ def test_allocated_room_reads_as_zeros(target: Target) -> None:
     assert read_file(target, b"a") == b"abc" + bytes(4094)
 
 
-@pytest.mark.parametrize("saved", [False, True])
-@pytest.mark.parametrize("mode", [PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE | KEEP_SIZE])
+@pytest.mark.parametrize(
+    ("mode", "saved"), [(PUNCH_HOLE | KEEP_SIZE, False), (PUNCH_HOLE | KEEP_SIZE, True), (ZERO_RANGE | KEEP_SIZE, True)]
+)
 def test_a_range_becomes_zeros(target: Target, mode: int, saved: bool) -> None:
     data = os.urandom(5 * MIB + 777)
     fd = target.open(b"a", RW | os.O_CREAT)
@@ -247,8 +248,9 @@ def copy_all(target: Target, source: int, to: int, length: int, offset: int = 0,
     return done
 
 
-@pytest.mark.parametrize("shift", [0, 2 * MIB, 1])
-@pytest.mark.parametrize("edited", ["neither", "source", "target", "both"])
+@pytest.mark.parametrize(
+    ("shift", "edited"), [(0, "neither"), (2 * MIB, "source"), (0, "target"), (2 * MIB, "both"), (1, "both")]
+)
 def test_a_range_is_copied(target: Target, shift: int, edited: str) -> None:
     """Wherever the chunks come to lie, and whatever is not saved yet on either side."""
     data, old = os.urandom(3 * MIB + 500), os.urandom(2 * MIB + 77)

@@ -91,7 +91,7 @@ def test_ranges_and_pairs_of_names_are_as_in_a_plain_folder() -> None:
     run_state_machine_as_test(
         Ranges,
         settings=settings(
-            max_examples=int(os.environ.get("GDAH_MACHINE_EXAMPLES", "6")),
+            max_examples=int(os.environ.get("GDAH_MACHINE_EXAMPLES", "4")),
             stateful_step_count=60,
             deadline=None,
             suppress_health_check=list(HealthCheck),
