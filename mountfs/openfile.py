@@ -20,11 +20,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gdah_volume.content import CHUNK_SIZE, EMPTY, MAX_SIZE, ChunkHash, Content
-from gdah_volume.errors import NotFound
+from gdah_volume.errors import NotFound, StaleHandle
 from gdah_volume.ids import NodeId, OpId, Version
 from gdah_volume.operations import Operation
 from gdah_volume.tree import NodeView, Tree
@@ -153,8 +154,9 @@ class OpenFile:
         return tree.resolve(self.node)
 
     def _lost_its_name(self, view: NodeView | None) -> None:
-        if self.version is None and view is not None:
-            self.version, self.content = view.version, view.content
+        if view is not None and self.draft is None and self.orphan is None:
+            with suppress(StaleHandle):  # forgotten since: then what it showed last
+                self._show(view)  # written elsewhere before it was removed
         if self.orphan is not None or view is None or (self.draft is not None and not self.removed_here):
             return
         self.orphan = nameless(view)
@@ -168,7 +170,11 @@ class OpenFile:
             self.draft.note_orphan(orphan=False)
         self.orphan = None
         self.removed_here = False
-        if self.draft is not None or view.version == self.version:
+        if self.draft is None:
+            self._show(view)
+
+    def _show(self, view: NodeView) -> None:
+        if view.version == self.version:
             return
         content = view.content
         if self.version is not None and content != self.content:

@@ -144,9 +144,8 @@ def print_short(folder: Path, found: Found) -> None:
 
 
 def table(world: World, counts: Counts, took_s: float) -> str:
-    rows = [
-        f"{counts.steps} steps in {world.programs} programs, {took_s:.0f} s; looks {counts.looks}, turns {counts.turns}"
-    ]
+    rows = [f"{counts.steps} steps in {world.programs} programs, {took_s:.0f} s"]
+    rows += [f"  looks {counts.looks}, turns {counts.turns}, bursts {counts.bursts}"]
     rows += [f"  {count:6} {name}" for name, count in sorted(counts.calls.items())]
     rows += [f"  {count:6} fault: {name}" for name, count in sorted(world.faults.items())]
     rows += [f"  {count:6} permitted: {name}" for name, count in sorted(counts.permitted.items())]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.differential import compare
 from tests.differential.compare import Snapshot
 from tests.differential.steps import GENES, HANDS, PLAN_GENES, Genes, Plan, State, Step, choose
-from tests.differential.world import Difference, World
+from tests.differential.world import Closed, Difference, World
 
 LOOK_ONE_IN = 3
 FULL_LOOK_EVERY = 12
@@ -40,6 +40,7 @@ class Counts:
     steps: int = 0
     looks: int = 0
     turns: int = 0
+    bursts: int = 0
     calls: Counter[str] = field(default_factory=Counter)
     permitted: Counter[str] = field(default_factory=Counter)
 
@@ -63,6 +64,8 @@ class Run:
         if step[0] == "fault":
             self.counts.calls[f"fault: {step[1]}"] += 1
             self._closed(self.world.happen(*step[1:]))
+        elif step[0] == "burst":
+            self._burst(step)
         elif step[0] == "look":
             self.look(step[1])
         else:
@@ -84,14 +87,29 @@ class Run:
             self.counts.permitted[allowed] += 1
             if ours[0] == "ok" or plain[0] == "ok":
                 self.world.both(hand, "close_all")
-                self._closed({hand: []})
+                self._closed({hand: None})
         self._mapped = self._mapped or name == "mmap"
         self.state.note(step, ours)
 
-    def _closed(self, closed: dict[str, list[int]]) -> None:
-        """By hand; an empty list: all of the hand's."""
+    def _burst(self, step: Step) -> None:
+        parts = {hand: list(steps) for hand, steps in step[1:] if hand in self.world.hands}
+        if self.world.down:
+            parts = {hand: steps for hand, steps in parts.items() if HANDS[hand].mount == self.world.current}
+        self.counts.bursts += 1
+        self._closed(self.world.prepare_burst(list(parts)))
+        for hand, (ours, plain) in self.world.all_at_once(parts).items():
+            self.counts.steps += len(parts[hand])
+            for one, mine, theirs in zip(parts[hand], ours, plain, strict=True):
+                self.counts.calls[f"{one[0]}: {mine[0] if mine[0] != 'error' else mine[1]}"] += 1
+                if mine != theirs:
+                    raise Difference(
+                        f"at once, {hand} {one!r}: {_short(mine)} on the mount, {_short(theirs)} in the folder"
+                    )
+        self._closed(self.world.end_burst(list(parts)))
+
+    def _closed(self, closed: Closed) -> None:
         for hand, slots in closed.items():
-            for slot in slots or list(self.state.slots[hand]):
+            for slot in list(self.state.slots[hand]) if slots is None else slots:
                 self.state.slots[hand].pop(slot, None)
                 self.state.maps[hand].discard(slot)
 
@@ -127,7 +145,7 @@ def replay(world: World, program: Iterable[Step]) -> None:
     """Raises Difference. Steps of users that this process cannot be are left out."""
     run = Run(world)
     for step in program:
-        if step[0] in ("fault", "look") or step[0] in world.hands:
+        if step[0] in ("fault", "look", "burst") or step[0] in world.hands:
             run.step(step)
     run.finish()
 

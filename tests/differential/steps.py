@@ -1,6 +1,7 @@
 """What the differential machine may do: from a few bytes that Hypothesis draws to a step, a plain tuple.
 
     (hand, call, arguments ...)     hand: who makes the call, see HANDS
+    ("burst", (hand, steps), ...)   several hands at once, each in a folder of its own
     ("fault", kind, arguments ...)  what happens to the mounts and servers, see `faults`
 
 The choice knows the plain folder and what is open, so that most steps do something; what becomes of a step is no
@@ -9,9 +10,10 @@ business of this module.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,6 +74,10 @@ class Genes:
         value = self._data[self._at % len(self._data)]
         self._at += 1
         return value
+
+    def more(self, name: str) -> bytes:
+        """Many bytes that follow from these."""
+        return hashlib.shake_128(self._data + name.encode()).digest(200)
 
     def number(self, below: int) -> int:
         return (self.byte() | self.byte() << 8) % below
@@ -344,6 +350,30 @@ GROUPS: dict[str, dict[str, tuple[int, Build]]] = {
         "getcwd": (2, lambda c: ("getcwd",)),
         "statvfs": (1, lambda c: ("statvfs", c.existing())),
     },
+    "locks": {
+        "flock": (6, lambda c: ("flock", c.any_slot(), c.genes.pick(["exclusive", "shared", "none"]))),
+        "lock": (
+            8,
+            lambda c: (
+                "lock",
+                c.some_file_slot(),
+                c.genes.pick(["write", "read", "none"]),
+                c.genes.number(100),
+                c.genes.number(60),
+                c.genes.one_in(2),
+            ),
+        ),
+        "test_lock": (
+            4,
+            lambda c: (
+                "test_lock",
+                c.some_file_slot(),
+                c.genes.pick(["write", "read"]),
+                c.genes.number(100),
+                c.genes.number(60),
+            ),
+        ),
+    },
     "special": {
         "mknod": (
             3,
@@ -401,12 +431,60 @@ FAULTS: list[Step] = [
 ]
 
 
+def burst(genes: Genes, hands: Sequence[str]) -> Step:
+    """Several hands at once, each in a folder of its own: ("burst", (hand, steps), (hand, steps), ...)."""
+    some = [hand for hand in hands if genes.byte() % 3] or [hands[0]]
+    return ("burst", *((hand, tuple(_alone(Genes(genes.more(hand)), f"burst-{hand}"))) for hand in some))
+
+
+BURST_STEPS = 12
+
+
+def _alone(genes: Genes, folder: str) -> Iterator[Step]:
+    def path() -> str:
+        return f"{folder}/{genes.pick(NAMES)}"
+
+    def slot() -> int:
+        return genes.byte() % 2
+
+    def length() -> int:
+        return genes.pick(LENGTHS)
+
+    calls: list[Callable[[], Step]] = [
+        lambda: ("open", slot(), path(), "RDWR|CREAT|NONBLOCK", 0o644),
+        lambda: ("open", slot(), path(), "RDWR|CREAT|APPEND|NONBLOCK", 0o644),
+        lambda: ("open", slot(), path(), "WRONLY|CREAT|TRUNC|NONBLOCK", 0o600),
+        lambda: ("write", slot(), 1 + genes.byte() % 250, length()),
+        lambda: ("write", slot(), 1 + genes.byte() % 250, length()),
+        lambda: ("pwrite", slot(), 1 + genes.byte() % 250, length(), genes.pick(OFFSETS)),
+        lambda: ("pread", slot(), length(), genes.pick(OFFSETS)),
+        lambda: ("ftruncate", slot(), genes.pick(OFFSETS)),
+        lambda: ("close", slot()),
+        lambda: ("fsync", slot()),
+        lambda: ("fstat", slot()),
+        lambda: ("rename", path(), path()),
+        lambda: ("rename", path(), path()),
+        lambda: ("unlink", path()),
+        lambda: ("link", path(), path(), False),
+        lambda: ("mkdir", path(), 0o755),
+        lambda: ("rmdir", path()),
+        lambda: ("list", folder),
+        lambda: ("stat", path()),
+        lambda: ("chmod", path(), genes.pick([0o644, 0o600, 0o755])),
+        lambda: ("symlink", "a", path()),
+        lambda: ("setxattr", path(), "user.a", b"%d" % genes.number(1 << 16), 0),
+    ]
+    for _ in range(BURST_STEPS):
+        yield genes.pick(calls)()
+
+
 @dataclass(frozen=True)
 class Plan:
     """What one program uses: a part of the words, so that what it uses meets."""
 
     builds: tuple[Build, ...]
     hands: tuple[str, ...]
+    bursts: bool
     fault_one_in: int
     faults: tuple[Step, ...]
 
@@ -416,13 +494,15 @@ class Plan:
         builds = [build for name in chosen for weight, build in GROUPS[name].values() for _ in range(weight)]
         some = [hand for hand in hands if genes.byte() % 3] or [hands[0]]
         often = genes.pick([0, 40, 15]) if faults else 0
-        return cls(tuple(builds), tuple(some), often, tuple(FAULTS))
+        return cls(tuple(builds), tuple(some), genes.byte() % 2 == 0, often, tuple(FAULTS))
 
 
 def choose(genes: Genes, state: State, plan: Plan) -> Step:
     """The next step."""
     if plan.fault_one_in and genes.number(65536) < 65536 // plan.fault_one_in:
         return genes.pick(plan.faults)
+    if plan.bursts and genes.one_in(25):
+        return burst(genes, plan.hands)
     # Mostly the same hand goes on.
     if state.hand not in plan.hands or genes.one_in(4):
         state.hand = genes.pick(plan.hands)

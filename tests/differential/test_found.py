@@ -59,6 +59,18 @@ PROGRAMS: dict[str, list[Step]] = {
         ("r", "ftruncate", 1, 9 << 20),
         ("look", True),
     ],
+    "a file that another mount cut and then removed showed its old content to those who had it open": [
+        ("r", "open", 0, "a", "RDWR|CREAT", 0o644),
+        ("r", "write", 0, 1, 5000),
+        ("b", "open", 3, "a", "RDWR", 0),
+        ("s", "truncate", "a", 10),
+        ("s", "unlink", "a"),
+        ("b", "fstat", 3),
+        ("b", "pread", 3, 6000, 0),
+        ("b", "pwrite", 3, 208, 172, 1),
+        ("b", "pread", 3, 6000, 0),
+        ("b", "mmap", 3, False),
+    ],
     "the names of trusted attributes were shown to everybody": [
         ("r", "setxattr", "", "trusted.t", b"value", 0),
         ("r", "setxattr", "", "user.a", b"value", 0),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import mmap
 import os
@@ -35,6 +36,9 @@ libc = ctypes.CDLL(None, use_errno=True)
 FLAGS = {name[2:]: getattr(os, name) for name in dir(os) if name.startswith("O_")}
 WHENCE = {"set": os.SEEK_SET, "cur": os.SEEK_CUR, "end": os.SEEK_END}
 FALLOCATE = {"": 0, "keep": 1, "punch": 3, "zero": 16}
+LOCKS = {"shared": fcntl.LOCK_SH, "exclusive": fcntl.LOCK_EX, "none": fcntl.LOCK_UN}
+KINDS = {"read": fcntl.F_RDLCK, "write": fcntl.F_WRLCK, "none": fcntl.F_UNLCK}
+FLOCK = struct.Struct("hhqqi4x")
 RENAME = {"noreplace": 1, "exchange": 2}
 
 
@@ -95,7 +99,7 @@ class Program:
         self.inside = ""
         self.slots: dict[int, int] = {}
         self.flags: dict[int, int] = {}
-        self.maps: dict[int, tuple[mmap.mmap, int]] = {}
+        self.maps: dict[int, tuple[Any, int]] = {}
 
     # --- for the machine
 
@@ -148,9 +152,24 @@ class Program:
                 os.pread(fd, 1, 0)
         return closed
 
+    def nameless(self) -> dict[int, Any]:
+        """What is shown of open files that have no name any more, by slot."""
+        found = {}
+        for slot, fd in self.slots.items():
+            if self.flags[slot] & (os.O_PATH | os.O_DIRECT | os.O_WRONLY):
+                continue
+            seen = os.fstat(fd)
+            if stat.S_ISREG(seen.st_mode) and seen.st_nlink == 0:
+                found[slot] = seen.st_size, shown(os.pread(fd, HUGE_BYTES, 0))
+        return found
+
     def make(self, path: str, mode: int) -> None:
         os.mkdir(f"/proc/self/fd/{self.base}/{path}")
         os.chmod(f"/proc/self/fd/{self.base}/{path}", mode)
+
+    def folder(self, path: str) -> None:
+        if not os.path.isdir(f"/proc/self/fd/{self.base}/{path}"):
+            self.make(path, 0o777)
 
     def touch(self, path: str, time_ns: int) -> None:
         path = f"/proc/self/fd/{self.base}/{path}"
@@ -194,6 +213,10 @@ class Program:
 
         look("")
         return found
+
+    def many(self, steps: list[tuple[Any, ...]]) -> list[tuple[str, Any]]:
+        """One after the other, while others make theirs."""
+        return [answer_to(self, step) for step in steps]
 
     # --- paths and descriptors
 
@@ -344,6 +367,22 @@ class Program:
     def position(self, slot: int) -> int:
         return os.lseek(self.fd(slot), 0, os.SEEK_CUR)
 
+    # --- locks
+
+    def flock(self, slot: int, how: str) -> None:
+        fcntl.flock(self.fd(slot), LOCKS[how] | fcntl.LOCK_NB)
+
+    def lock(self, slot: int, kind: str, start: int, size: int, own: bool) -> None:
+        """Of the open file itself, or (`own`) of this process."""
+        asked = FLOCK.pack(KINDS[kind], os.SEEK_SET, start, size, 0)
+        fcntl.fcntl(self.fd(slot), fcntl.F_SETLK if own else fcntl.F_OFD_SETLK, asked)
+
+    def test_lock(self, slot: int, kind: str, start: int, size: int) -> Any:
+        """Whether it is free; what stands against it may be one of several."""
+        asked = FLOCK.pack(KINDS[kind], os.SEEK_SET, start, size, 0)
+        found = FLOCK.unpack(fcntl.fcntl(self.fd(slot), fcntl.F_OFD_GETLK, asked))
+        return found[0] == fcntl.F_UNLCK
+
     # --- maps
 
     def mmap(self, slot: int, writable: bool) -> int:
@@ -358,7 +397,7 @@ class Program:
         self.maps[slot] = made, how
         return len(made)
 
-    def _map(self, slot: int, offset: int, size: int) -> tuple[mmap.mmap, int, int]:
+    def _map(self, slot: int, offset: int, size: int) -> tuple[Any, int, int]:
         """As much as lies in the file: beyond it a program is killed."""
         if slot not in self.maps:
             raise Empty

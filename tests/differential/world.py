@@ -31,6 +31,10 @@ ONLY_HERE = 3
 """Exit code of a mount that could not hand over everything."""
 
 
+Closed = dict[str, list[int] | None]
+"""By hand: the slots that were closed; None: all."""
+
+
 class Difference(AssertionError):
     """The mount did not do what the folder did."""
 
@@ -155,17 +159,59 @@ class World:
         for hand in [hand for hand in HANDS if ("ours", hand) in self._workers]:
             self.both_alike(hand, "begin", self.inside)
 
-    def turn_to(self, mount: str) -> dict[str, list[int]]:
+    def turn_to(self, mount: str) -> Closed:
         """From now on calls are made on `mount`; returns what was closed for that, by hand."""
         if mount == self.current:
             return {}
-        closed = {hand: self.both_alike(hand, "hand_over", True) for hand in self.hands_of(self.current)}
+        closed: Closed = {hand: self.both_alike(hand, "hand_over", True) for hand in self.hands_of(self.current)}
         self.restore()
         self.fence(self.current, mount)
         self.current = mount
         for hand in self.hands_of(mount):
-            closed[hand] = self.both_alike(hand, "look")
+            closed[hand] = self.both_alike(hand, "look") + self._close_lost(hand)
         return closed
+
+    def _close_lost(self, hand: str) -> list[int]:
+        """Files whose last writes were not saved when the other mount removed them, see `compare.NOT_COMPARED`."""
+        (_, ours), (_, plain) = self.both(hand, "nameless")
+        lost = sorted(slot for slot in plain if ours.get(slot) != plain[slot])
+        for slot in lost:
+            self.faults["files removed with unsaved writes, which others had open"] += 1
+            self.both(hand, "close", slot)
+        return lost
+
+    def prepare_burst(self, hands: list[str]) -> Closed:
+        """A folder of its own for each, known to both mounts; nothing is open."""
+        closed: Closed = {}
+        for hand in hands:
+            closed |= self.turn_to(HANDS[hand].mount)
+            self.both(self.current, "folder", f"{self.inside}/burst-{hand}")
+            self.both_alike(hand, "close_all")
+            closed[hand] = None
+        for mount in {HANDS[hand].mount for hand in hands} - {self.current}:
+            closed |= self.turn_to(mount)
+        return closed
+
+    def all_at_once(self, parts: dict[str, list[Step]]) -> dict[str, tuple[list[Answer], list[Answer]]]:
+        pairs = {hand: (self.worker("ours", hand), self.worker("plain", hand)) for hand in parts}
+        for hand, pair in pairs.items():
+            for worker in pair:
+                worker.ask(("many", parts[hand]))
+        found = {}
+        for hand, (ours, plain) in pairs.items():
+            answers = ours.answer(), plain.answer()
+            if answers[0][0] != "ok" or answers[1][0] != "ok":
+                raise Difference(f"at once, {hand}: {answers[0]} on the mount, {answers[1][0]} in the folder")
+            found[hand] = answers[0][1], answers[1][1]
+        return found
+
+    def end_burst(self, hands: list[str]) -> Closed:
+        for hand in hands:
+            self.both_alike(hand, "close_all")
+        if {HANDS[hand].mount for hand in hands} - {self.current}:
+            self.fence("A", "B")
+            self.fence("B", "A")
+        return dict.fromkeys(hands)
 
     def fence(self, here: str, there: str) -> None:
         """What was done here has arrived there."""
@@ -186,7 +232,7 @@ class World:
 
     # --- what can happen
 
-    def happen(self, kind: str, *args: Any) -> dict[str, list[int]]:
+    def happen(self, kind: str, *args: Any) -> Closed:
         """A fault; returns what was closed by it, by hand."""
         self.faults[kind] += 1
         done = getattr(self, "_" + kind.replace(" ", "_"))(*args)
@@ -198,7 +244,7 @@ class World:
         with contextlib.suppress(PermissionError):
             Path("/proc/sys/vm/drop_caches").write_text("2")
 
-    def _remount(self) -> dict[str, list[int]]:
+    def _remount(self) -> Closed:
         closed = self._lose_hands()
         mount = self.mounts[self.current]
         code = mount.terminate()
@@ -207,7 +253,7 @@ class World:
         mount.start(*self.options)
         return closed
 
-    def _kill_mount(self) -> dict[str, list[int]]:
+    def _kill_mount(self) -> Closed:
         for hand in self.hands_of(self.current):
             self.both_alike(hand, "msync_all")
         mount = self.mounts[self.current]
@@ -217,7 +263,7 @@ class World:
         mount.start(*self.options)
         return closed
 
-    def _lose_hands(self) -> dict[str, list[int]]:
+    def _lose_hands(self) -> Closed:
         """The programs on the mount in use end, and so do those in the folder."""
         hands = self.hands_of(self.current)
         for hand in [*hands, self.current]:
@@ -225,7 +271,7 @@ class World:
                 worker = self._workers.pop((side, hand), None)
                 if worker is not None:
                     worker.close()
-        return {hand: [] for hand in hands}
+        return dict.fromkeys(hands)
 
     def _kill_server(self, number: int) -> None:
         self._take_away(number, "killed")
