@@ -18,3 +18,16 @@ def test_every_promise_is_quoted_by_a_test() -> None:
     assert len(promises) > 15
     quoted = flat(" ".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py")))
     assert [promise for promise in promises if promise.rstrip(".:") not in quoted] == []
+
+
+def test_every_call_of_the_table_names_tests_that_there_are() -> None:
+    text = SEMANTICS.read_text(encoding="utf-8")
+    rows = text.partition("## Every call")[2].partition("\n## ")[0].splitlines()
+    rows = [row for row in rows if row.startswith("| ")][1:]
+    rows = [row for row in rows if not row.startswith("| ---")]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", row)
+        assert named, f"no test in: {row[:60]}"
+        for path, name in named:
+            assert f"def {name}(" in (TESTS / path).read_text(encoding="utf-8"), f"{path} has no {name}"
