@@ -129,16 +129,20 @@ class AttributeChanges:
             fields["uid"] = view.uid if change.uid is None else change.uid
             fields["gid"] = gid
         if gives_away or (change == NO_CHANGE and caller.uid in (0, view.uid)):
-            fields |= self._less_suid(view, caller) if change.mode is None and view.kind != "dir" else {}
+            fields |= self._less_privileges(view, caller) if change.mode is None and view.kind != "dir" else {}
         if change.mtime_ns is not None:
             fields["mtime_ns"] = time_ns if change.mtime_ns == "now" else change.mtime_ns
         if change.atime_ns is not None:
             fields["atime_ns"] = time_ns if change.atime_ns == "now" else change.atime_ns
         return fields
 
-    def _less_suid(self, view: Described, caller: Caller) -> Fields:
-        mode = without_suid(view, caller, self._groups_of)
-        return {} if mode == view.mode else {"mode": mode}
+    def _less_privileges(self, view: Described, caller: Caller, *, editing: bool = False) -> Fields:
+        """Of a file that is edited or given away: set-user-id goes, unless root edits; capabilities always."""
+        mode = view.mode if editing and caller.uid == 0 else without_suid(view, caller, self._groups_of)
+        fields: Fields = {} if mode == view.mode else {"mode": mode}
+        if xattrs.CAPABILITY in view.xattrs:
+            fields["xattrs_gone"] = (xattrs.CAPABILITY,)
+        return fields
 
     # --- size
 
@@ -146,13 +150,13 @@ class AttributeChanges:
         if size < 0:
             raise InvalidArgument("a negative size")
         if handle is not None:
-            self.drop_suid(handle.file, caller)
+            self.drop_privileges(handle.file, caller)
             handle.file.truncate(size, handle)
             return
         self.check_file(node)
         file = self._handles.acquire(node)
         try:
-            self.drop_suid(file, caller)
+            self.drop_privileges(file, caller)
             file.truncate(size, None)
             self._saving.save(file, sync=False)
         finally:
@@ -167,19 +171,17 @@ class AttributeChanges:
         if kind != "file":
             raise InvalidArgument("not a regular file")
 
-    def drop_suid(self, file: OpenFile, caller: Caller) -> None:
-        """An edit by anybody but root takes set-user-id and set-group-id away, before it happens. Holds no lock."""
-        if caller.uid == 0:
-            return
+    def drop_privileges(self, file: OpenFile, caller: Caller) -> None:
+        """Before an edit. Holds no lock."""
         view: Described | None = file.orphan
         if view is None:
             with self._parts.mirror.lock:
                 view = self._parts.mirror.tree.node(file.node)
-        if not view.mode & (stat.S_ISUID | stat.S_ISGID):
+        if not (view.mode & (stat.S_ISUID | stat.S_ISGID) and caller.uid) and xattrs.CAPABILITY not in view.xattrs:
             return
 
         def change(view: Described, _time_ns: int) -> Fields:
-            return self._less_suid(view, caller)
+            return self._less_privileges(view, caller, editing=True)
 
         if not self._change_nameless(file.node, file, change):
             self._performer.perform(intents.set_attributes(self._parts.mirror.tree, file.node, change), file.node)

@@ -23,7 +23,6 @@ from gdah_volume.errors import (
     Exists,
     InvalidArgument,
     IsADirectory,
-    NoData,
     NotADirectory,
     NotEmpty,
     NotFound,
@@ -172,8 +171,6 @@ class Filesystem(RangeCalls):
         return self.getattr(ino, handle)
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
-        if name.startswith(b"security."):
-            raise NoData("security attributes are not kept")  # asked before each write: no look at the tree
         return xattrs.value_of(name, self._xattrs_of(ino))
 
     def listxattr(self, ino: int, caller: Caller) -> Sequence[bytes]:
@@ -306,7 +303,7 @@ class Filesystem(RangeCalls):
         file = self.handles.acquire(node, ino)
         try:
             if flags & os.O_TRUNC:
-                self._changes.drop_suid(file, caller)
+                self._changes.drop_privileges(file, caller)
             with file.lock:
                 file.refresh()
                 handle = self.handles.add(file, ino, flags, caller)
@@ -333,8 +330,9 @@ class Filesystem(RangeCalls):
         if not len(data):
             return 0
         data = data[:WRITE_MAX_BYTES]
-        if killer or found.caller.uid:
-            self._changes.drop_suid(found.file, killer or found.caller)
+        if killer or found.caller.uid or not found.written:
+            found.written = True
+            self._changes.drop_privileges(found.file, killer or found.caller)
         at = found.file.write(found, None if found.appends else offset, data)
         self._saving.save_if_heavy(found.file)
         if at != offset:

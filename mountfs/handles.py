@@ -33,6 +33,7 @@ class Handle:
     caller: Caller
     """Who opened it."""
     seen: int = 0
+    written: bool = False
     ahead: ReadAhead = field(default_factory=ReadAhead)
     looked: bool = False
     locks: set[tuple[NodeId, Space, int]] = field(default_factory=set)

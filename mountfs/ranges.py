@@ -59,7 +59,7 @@ class RangeCalls:
                 file.refresh()
                 missing = missing_bytes(file.data(offset, end), offset, end)
             self._check_room(missing)
-        self._changes.drop_suid(file, caller)
+        self._changes.drop_privileges(file, caller)
         file.reshape(found, offset, end, punch=bool(mode & ~KEEP_SIZE), grow=not mode & KEEP_SIZE)
         self._saving.save_if_heavy(file)
 
@@ -75,7 +75,7 @@ class RangeCalls:
         pieces = self._taken(source, offset, offset + length, to_offset - offset)
         if not pieces:
             return 0
-        self._changes.drop_suid(found.file, caller)
+        self._changes.drop_privileges(found.file, caller)
         done = 0
         try:
             for piece in pieces:

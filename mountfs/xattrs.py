@@ -1,8 +1,8 @@
 """Which extended attributes there are, and what setting one means. Pure; the kernel has checked who may.
 
-`user.*` and `trusted.*` are kept with the node and replicated. `security.*` is never set (a mount from
-elsewhere could grant itself capabilities), and POSIX ACLs are not supported: the mode bits are the whole
-truth.
+`user.*`, `trusted.*` and `security.*` are kept with the node and replicated. The kernel lets only root set the last
+two, and heeds the capabilities of a program (`security.capability`) only where set-user-id works, too: on a privileged
+mount. POSIX ACLs are not supported: the mode bits are the whole truth.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from mountfs.ports import Caller
 
 XATTR_CREATE = 1
 XATTR_REPLACE = 2
-_KEPT = (b"user.", b"trusted.")
+CAPABILITY = b"security.capability"
+"""Goes with each edit and each change of owner."""
+_KEPT = (b"user.", b"trusted.", b"security.")
 _ROOTS = b"trusted."
-_ABSENT = b"security."
 
 
 def check_set(name: bytes, value: bytes, flags: int, present: Mapping[bytes, bytes]) -> None:
     """Raises what setxattr(2) answers when `name` may not be set so."""
     _check_name(name)
-    if name.startswith(_ABSENT):
-        raise NotSupported("security attributes are not kept on a shared folder")
     if flags & ~(XATTR_CREATE | XATTR_REPLACE) or flags == XATTR_CREATE | XATTR_REPLACE:
         raise InvalidArgument("flags of setxattr")
     if flags & XATTR_CREATE and name in present:
@@ -57,8 +56,8 @@ def check_remove(name: bytes, present: Mapping[bytes, bytes]) -> None:
 
 
 def _check_name(name: bytes) -> None:
-    if not name.startswith((*_KEPT, _ABSENT)):
-        raise NotSupported("only user.* and trusted.* attributes are kept")
+    if not name.startswith(_KEPT):
+        raise NotSupported("only user.*, trusted.* and security.* attributes are kept")
     if len(name) > XATTR_NAME_MAX_BYTES:
         raise OutOfRange(f"the name of an attribute may have {XATTR_NAME_MAX_BYTES} bytes at most")
     if name in _KEPT or b"\0" in name:

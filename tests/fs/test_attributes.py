@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -19,7 +22,7 @@ from gdah_volume.errors import (
     StaleHandle,
 )
 from gdah_volume.operations import SetAttr, Write
-from mountfs import attributes, saving, xattrs
+from mountfs import attributes, intents, saving, xattrs
 from mountfs.attributes import permits, without_suid
 from mountfs.inodes import Inodes, number_of
 from mountfs.ports import AttrChange, Caller, Stat
@@ -72,6 +75,40 @@ def test_what_an_edit_leaves_of_set_ids(device: Device, mode: int, caller: Calle
     device.fs.setattr(device.fs.lookup(1, b"a").ino, AttrChange(mode=mode), None, ROOT_CALLER)
     view = device.mirror.tree.node(device.fs.inodes.node(device.fs.lookup(1, b"a").ino))
     assert without_suid(view, caller, lambda _: frozenset(groups)) == left
+
+
+def test_capabilities_go_with_an_edit_and_with_the_owner(device: Device) -> None:
+    fs, target = device.fs, ObjectTarget(device)
+    edits: list[Callable[[Stat, int], object]] = [
+        lambda stat, handle: fs.write(stat.ino, handle, 0, b"x"),
+        lambda stat, handle: fs.setattr(stat.ino, AttrChange(size=3), handle, ROOT_CALLER),
+        lambda stat, handle: fs.setattr(stat.ino, AttrChange(size=3), None, ROOT_CALLER),
+        lambda stat, handle: fs.setattr(stat.ino, AttrChange(gid=7), None, ROOT_CALLER),
+        lambda stat, handle: target.unlink(b"a") or fs.write(stat.ino, handle, 0, b"x"),
+    ]
+    for edit in edits:
+        stat, opened = fs.create(1, b"a", 0o755, RW | os.O_CREAT, ROOT_CALLER)
+        fs.setxattr(stat.ino, xattrs.CAPABILITY, b"all", 0)
+        fs.setxattr(stat.ino, b"security.other", b"stays", 0)
+        assert fs.getxattr(stat.ino, xattrs.CAPABILITY) == b"all"
+        edit(stat, opened.handle)
+        assert fs.listxattr(stat.ino, ANA) == [b"security.other"]
+        fs.release(stat.ino, opened.handle)
+        with suppress(FileNotFoundError):
+            target.unlink(b"a")
+
+
+def test_a_file_may_have_so_many_names(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intents, "LINKS_MAX", 3)
+    target = ObjectTarget(device)
+    write_file(target, b"a", b"")
+    target.link(b"a", b"b")
+    target.link(b"b", b"c")
+    with pytest.raises(OSError, match="names") as error:
+        target.link(b"a", b"d")
+    assert error.value.errno == errno.EMLINK
+    target.unlink(b"b")
+    target.link(b"a", b"d")
 
 
 def test_an_owner_that_is_shown_in_place_of_all_is_a_view(device: Device) -> None:
@@ -239,8 +276,7 @@ def test_rules_of_extended_attributes() -> None:
     present = {b"user.a": b"1"}
     with pytest.raises(NotSupported):
         xattrs.check_set(b"system.posix_acl_access", b"", 0, present)
-    with pytest.raises(NotSupported):
-        xattrs.check_set(b"security.selinux", b"", 0, present)
+    xattrs.check_set(b"security.selinux", b"", 0, present)
     with pytest.raises(NoData):
         xattrs.value_of(b"security.capability", present)
     with pytest.raises(NotSupported):

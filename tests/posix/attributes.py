@@ -83,6 +83,22 @@ def attributes_of_root(bench: Bench) -> None:
     bench.fails("ENODATA", "getxattr", "f", b"security.capability")
     bench.fails("ENODATA", "getxattr", "f", b"security.selinux")
     bench.fails("EPERM", "setxattr", "f", b"security.anything", b"x", by=USER)
+    bench.ok("setxattr", "f", b"security.anything", b"root's")
+    bench.gives(["security.anything", "user.words"], "listxattr", "f", by=USER)
+    bench.gives(b"root's", "getxattr", "f", b"security.anything", by=USER)
+    bench.fails("EPERM", "removexattr", "f", b"security.anything", by=USER)
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    for name, args in (
+        ("open", (os.O_WRONLY, 0, ("write", b"x"))),
+        ("truncate", (5,)),
+        ("chown", (65534, 65533)),
+        ("chown", (-1, -1)),
+    ):
+        bench.ok("setxattr", "f", b"security.capability", capability)
+        bench.gives(capability, "getxattr", "f", b"security.capability")
+        bench.ok(name, "f", *args)
+        bench.fails("ENODATA", "getxattr", "f", b"security.capability")
+    bench.ok("removexattr", "f", b"security.anything")
 
 
 def many_attributes(bench: Bench) -> None:
