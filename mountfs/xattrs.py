@@ -17,6 +17,9 @@ XATTR_CREATE = 1
 XATTR_REPLACE = 2
 CAPABILITY = b"security.capability"
 """Goes with each edit and each change of owner."""
+_LABEL = b"security.selinux"
+"""`ls -l` asks for it, file by file, until it hears once that the file system has none. (Where SELinux is on, the kernel
+answers by itself.)"""
 _KEPT = (b"user.", b"trusted.", b"security.")
 _ROOTS = b"trusted."
 
@@ -43,6 +46,8 @@ def value_of(name: bytes, present: Mapping[bytes, bytes]) -> bytes:
     try:
         return present[name]
     except KeyError:
+        if name == _LABEL:
+            raise NotSupported("no labels are kept here") from None
         raise NoData("there is no such attribute") from None
 
 

@@ -279,8 +279,10 @@ def test_rules_of_extended_attributes() -> None:
     xattrs.check_set(b"security.selinux", b"", 0, present)
     with pytest.raises(NoData):
         xattrs.value_of(b"security.capability", present)
-    with pytest.raises(NotSupported):
-        xattrs.value_of(b"system.posix_acl_access", present)
+    for absent in (b"system.posix_acl_access", b"security.selinux"):
+        with pytest.raises(NotSupported):
+            xattrs.value_of(absent, present)
+    assert xattrs.value_of(b"security.selinux", {b"security.selinux": b"kept all the same"})
     with pytest.raises(InvalidArgument):
         xattrs.check_set(b"user.", b"", 0, present)
     with pytest.raises(InvalidArgument):

@@ -81,7 +81,6 @@ def attributes_of_root(bench: Bench) -> None:
     bench.fails("EPERM", "removexattr", "f", b"trusted.secret", by=USER)
     bench.gives(b"1", "getxattr", "f", b"trusted.secret")
     bench.fails("ENODATA", "getxattr", "f", b"security.capability")
-    bench.fails("ENODATA", "getxattr", "f", b"security.selinux")
     bench.fails("EPERM", "setxattr", "f", b"security.anything", b"x", by=USER)
     bench.ok("setxattr", "f", b"security.anything", b"root's")
     bench.gives(["security.anything", "user.words"], "listxattr", "f", by=USER)
