@@ -80,9 +80,9 @@ def deep_trees(bench: Bench) -> None:
 def listings(bench: Bench) -> None:
     """Positions in a folder stay valid; what stays is listed once while entries come and go"""
     bench.make("dir", "d")
-    bench.ok("many", "d", 3_000 if bench.thorough else 300)
+    bench.ok("many", "d", 1_000 if bench.thorough else 300)
     bench.gives([], "positions", "d", 97)
-    bench.gives([], "churn", "d", 2_000 if bench.thorough else 60)
+    bench.gives([], "churn", "d", 400 if bench.thorough else 60)
     bench.gives("", "remove_tree", "d")
 
 
