@@ -48,6 +48,9 @@ class Changes:
 
 
 _NOTHING = Changes()
+HINT_DEPTH_MAX = 64
+"""Folders above what is named in the log for people: finding the path of a folder 1,000 levels down took longer than
+making it, on the mount and on each server, and long names made it 255 KB of text."""
 
 
 class Replica:
@@ -214,26 +217,27 @@ class Replica:
         self._log.append(op, stamp, path)
 
     def _path_before(self, op: Operation) -> str | None:
-        """Where it happens, for people who read the log; as it is here now, so only a hint."""
+        """Where it happens, for people who read the log; as it is here now, so only a hint; none where it would
+        cost more than the operation."""
         tree = self.tree
         match op:
             case Create() | Link():
-                above, name = tree.path(op.parent), op.name
+                above, name = tree.path(op.parent, HINT_DEPTH_MAX), op.name
             case Write() | SetAttr():
-                above, name = tree.path(op.node), b""
+                above, name = tree.path(op.node, HINT_DEPTH_MAX), b""
             case _:
                 row = self.store.link(op.link)
-                above, name = (None, b"") if row is None else (tree.path(row.parent), row.name)
+                above, name = (None, b"") if row is None else (tree.path(row.parent, HINT_DEPTH_MAX), row.name)
         if above is None:
             return None
         path = above + b"/" + name if above and name else above or name
         text = path.decode("utf-8", "backslashreplace")
         if isinstance(op, Rename):
-            to = tree.path(op.parent)
-            target = op.name if not to else to + b"/" + op.name
+            to = tree.path(op.parent, HINT_DEPTH_MAX)
+            target = op.name if to == b"" else (to or b"?") + b"/" + op.name
             text += " -> " + target.decode("utf-8", "backslashreplace")
         elif isinstance(op, Exchange):
-            text += " <-> " + (tree.path(op.other.node) or b"?").decode("utf-8", "backslashreplace")
+            text += " <-> " + (tree.path(op.other.node, HINT_DEPTH_MAX) or b"?").decode("utf-8", "backslashreplace")
         return text
 
     def _changes(self) -> Changes:

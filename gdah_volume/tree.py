@@ -226,11 +226,12 @@ class Tree:
         row = self._db.row("SELECT count(*) FROM links WHERE live = 1 AND parent = ?", (node,))
         return 0 if row is None else int(row[0])
 
-    def path(self, node: NodeId) -> bytes | None:
-        """Relative to the root, through the first name of each node; b"" for the root, None for what was removed."""
+    def path(self, node: NodeId, depth_max: int = _PATH_DEPTH_MAX) -> bytes | None:
+        """Relative to the root, through the first name of each node; b"" for the root, None for what was removed, or
+        lies deeper than `depth_max` folders."""
         parts: list[bytes] = []
         walk = self.resolve(node)
-        for _ in range(_PATH_DEPTH_MAX):
+        for _ in range(depth_max + 1):
             if walk == ROOT:
                 return b"/".join(reversed(parts))
             if walk == LOST:

@@ -23,6 +23,7 @@ from gdah_volume.content import INLINE_MAX_BYTES, Chunk, ChunkHash
 from gdah_volume.errors import BadMessage, GdahError, InvalidArgument, NoSpace, ReadOnly
 from gdah_volume.ids import Author, NodeId, OpId, op_id
 from gdah_volume.operations import Exchange, Operation, Rename, Rmdir, Unlink, Write, check_operation, chunks_in
+from gdah_volume.replica import HINT_DEPTH_MAX
 from gdah_volume.stamps import ZERO
 from gdah_volume.wire import Blob
 from mountfs.dirty import DirtyChunks
@@ -119,7 +120,7 @@ class ChangeLog:
                 content_bytes=0,
                 sync=sync,
                 node=node_of(op),
-                path=mirror.tree.path(op.node) if isinstance(op, Unlink | Rmdir | Rename | Exchange) else None,
+                path=self._path_before(op),
                 op=op,
                 blobs=(),
                 issued_at=self._monotonic(),
@@ -149,6 +150,12 @@ class ChangeLog:
             return check_operation(op)
         except BadMessage as error:
             raise InvalidArgument(str(error)) from error
+
+    def _path_before(self, op: Operation) -> bytes | None:
+        """Of what is about to lose its path."""
+        if not isinstance(op, Unlink | Rmdir | Rename | Exchange):
+            return None
+        return self._mirror.tree.path(op.node, HINT_DEPTH_MAX)
 
     def _log(self, record: Record, op: Operation) -> None:
         """Inside the transaction."""

@@ -18,8 +18,8 @@ XATTR_REPLACE = 2
 CAPABILITY = b"security.capability"
 """Goes with each edit and each change of owner."""
 _LABEL = b"security.selinux"
-"""`ls -l` asks for it, file by file, until it hears once that the file system has none. (Where SELinux is on, the kernel
-answers by itself.)"""
+"""`ls -l` asks for it, file by file, until it hears once that the file system has none. (Where SELinux is on, the
+kernel answers by itself.)"""
 _KEPT = (b"user.", b"trusted.", b"security.")
 _ROOTS = b"trusted."
 

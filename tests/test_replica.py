@@ -348,6 +348,24 @@ def test_the_log_can_be_read(tmp_path: Path):
     database.close()
 
 
+def test_what_lies_too_deep_is_logged_without_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A folder 1,000 levels down took longer to name than to make."""
+    monkeypatch.setattr("gdah_volume.replica.HINT_DEPTH_MAX", 1)
+    database = Database(tmp_path / "v.db")
+    replica = Replica(database)
+    client = Client("laptop", replica.tree)
+    with database.transaction():
+        replica.accept(client.mkdir("a"), stamp(1))
+        replica.accept(client.mkdir("a/b"), stamp(2))
+        replica.accept(client.mkdir("a/b/c"), stamp(3))
+        replica.accept(client.rename("a/b/c", "d"), stamp(4))
+        replica.accept(client.rename("d", "a/b/d"), stamp(5))
+    paths = [row[0] for row in database.rows("SELECT path FROM operations ORDER BY position")]
+    assert paths == ["a", "a/b", None, None, "d -> ?/d"]
+    assert replica.tree.path(client.at("a/b/d").node) == b"a/b/d"
+    database.close()
+
+
 def test_everything_is_there_after_a_restart(tmp_path: Path):
     database = Database(tmp_path / "v.db")
     replica = Replica(database)
