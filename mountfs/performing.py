@@ -20,6 +20,15 @@ TRIES = 12
 TRY_AGAIN_S = 0.03
 
 
+def removed_node(operation: Operation) -> NodeId | None:
+    """The node that loses a name by it."""
+    if isinstance(operation, Unlink):
+        return operation.node
+    if isinstance(operation, Rename) and operation.replaces is not None:
+        return operation.replaces.node
+    return None
+
+
 class Performer:
     def __init__(self, parts: Parts, handles: Handles) -> None:
         self._parts = parts
@@ -57,7 +66,17 @@ class Performer:
                 continue
             finally:
                 self._handles.stale(nodes)
+            self._note_removal(built[0])
             return built[0]
+
+    def _note_removal(self, operation: Operation) -> None:
+        """Before the program hears of it: unsaved edits of a file without a name say so in their journal, or they would
+        bring it back if this process were killed now."""
+        gone = removed_node(operation)
+        file = None if gone is None else self._handles.find(gone)
+        if file is not None and file.draft is not None:
+            with file.lock:
+                file.refresh()
 
     def _watching(self, build: Builder, built: list[Operation]) -> Builder:
         """Under mirror.lock, before it happens: whoever sees the file without a name then knows that it was
@@ -66,11 +85,7 @@ class Performer:
         def watching(op: OpId, time_ns: int) -> Operation:
             operation = build(op, time_ns)
             built.append(operation)
-            gone = None
-            if isinstance(operation, Unlink):
-                gone = operation.node
-            elif isinstance(operation, Rename) and operation.replaces is not None:
-                gone = operation.replaces.node
+            gone = removed_node(operation)
             file = None if gone is None else self._handles.find(gone)
             if file is not None:
                 file.removed_here = True

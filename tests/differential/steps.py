@@ -351,7 +351,7 @@ GROUPS: dict[str, dict[str, tuple[int, Build]]] = {
         "statvfs": (1, lambda c: ("statvfs", c.existing())),
     },
     "locks": {
-        "flock": (6, lambda c: ("flock", c.any_slot(), c.genes.pick(["exclusive", "shared", "none"]))),
+        "flock": (6, lambda c: ("flock", c.some_file_slot(), c.genes.pick(["exclusive", "shared", "none"]))),
         "lock": (
             8,
             lambda c: (
