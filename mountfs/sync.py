@@ -123,7 +123,11 @@ class SyncSide:
         tls = _tls(settings.ca)
         link_settings = LinkSettings(settings.volume, self.author, settings.device, SOFTWARE, settings.token, tls)
         self._cached: Callable[[ChunkHash], bytes | None] = lambda name: None  # noqa: ARG005
-        self.transfer = HttpTransfer(TransferSettings(settings.volume, settings.token, tls), self._servers_for_reading)
+        self.transfer = HttpTransfer(
+            TransferSettings(settings.volume, settings.token, tls),
+            self._servers_for_reading,
+            self._alone_s,
+        )
         self.uploads = Uploads(
             self._content,
             lambda url, name, data: self.transfer.store(url, name, data, sync=False),
@@ -209,6 +213,10 @@ class SyncSide:
         current = self.upstream.url
         usable.sort(key=lambda dialler: (dialler.url != current, dialler.health.latency_ms))
         return [dialler.url for dialler in usable]
+
+    def _alone_s(self) -> float:
+        since = self.upstream.disconnected_since
+        return 0.0 if since is None else time.time() - since
 
     @property
     def healths(self) -> list[tuple[str, ServerHealth]]:

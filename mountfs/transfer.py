@@ -9,8 +9,10 @@ Threading: any thread; calls block, each for a bounded time. httpx's pool is sha
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +39,18 @@ CONNECT_TIMEOUT_S = 0.4
 QUICK_TIMEOUT_S = 0.6
 """Without a byte for so long, the next server is asked; a program that reads waits meanwhile."""
 PATIENT_TIMEOUT_S = 3.0
-"""When no server was quick: one more round. Then it is EIO."""
+"""When no server was quick: one more round."""
+COMES_S = 4.0
+"""Content that some server held a moment ago is waited for: one that has just come back may not have it yet, and between
+the loss of one server and the link to the next there is a moment without any. Then it is EIO."""
+AGAIN_S = 0.1
 STORE_TIMEOUT_S = 3.0
 SNAPSHOT_TIMEOUT_S = 10.0
 POOL_CONNECTIONS = 16
+
+
+class _WrongBytes(ContentUnavailable):
+    """A server that gives them is not asked again for this chunk; one that lacks it may get it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +61,19 @@ class TransferSettings:
 
 
 class HttpTransfer:
-    """`servers` gives the base URLs of those that answer now, best first. `damaged` counts chunks that came
-    with wrong bytes."""
+    """`servers` gives the base URLs of those that answer now, best first; `alone_s` for how long there has been none.
+    `damaged` counts chunks that came with wrong bytes."""
 
-    def __init__(self, settings: TransferSettings, servers: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self,
+        settings: TransferSettings,
+        servers: Callable[[], Sequence[str]],
+        alone_s: Callable[[], float] = lambda: math.inf,
+    ) -> None:
         headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
         self._volume = settings.volume
         self._servers = servers
+        self._alone_s = alone_s
         self._client = httpx.Client(
             headers=headers,
             verify=settings.tls or True,
@@ -75,20 +91,38 @@ class HttpTransfer:
     # --- chunks
 
     def fetch(self, chunk: ChunkHash, length: int) -> bytes:
-        """The verified bytes. Raises ContentUnavailable (EIO): at once when no server is reachable."""
+        """The verified bytes. Raises ContentUnavailable (EIO): at once when no server was reachable for a while."""
+        until = time.monotonic() + COMES_S
+        wrong: set[str] = set()
+        while True:
+            try:
+                return self._ask_all(chunk, length, wrong)
+            except ContentUnavailable as error:
+                reachable = self._servers()
+                may_come = not wrong.issuperset(reachable) if reachable else self._alone_s() < COMES_S
+                if not may_come or time.monotonic() > until:
+                    self.last_error = str(error)
+                    raise
+            time.sleep(AGAIN_S)
+
+    def _ask_all(self, chunk: ChunkHash, length: int, wrong: set[str]) -> bytes:
+        """`wrong`: those that gave wrong bytes for it."""
         reason = "no server is reachable"
-        lacking: set[str] = set()
+        lacking = set(wrong)
         for timeout_s in (QUICK_TIMEOUT_S, PATIENT_TIMEOUT_S):
             for url in self._servers():
                 if url in lacking:
                     continue
                 try:
                     return self._get(url, chunk, length, timeout_s)
+                except _WrongBytes as error:
+                    reason = f"{url}: {error}"
+                    wrong.add(url)
+                    lacking.add(url)
                 except GdahError as error:
                     reason = f"{url}: {error}"
                     if not isinstance(error, Unreachable):
                         lacking.add(url)
-        self.last_error = reason
         raise ContentUnavailable(f"chunk {chunk.hex()[:16]} is in no copy that can be reached ({reason})")
 
     def _get(self, url: str, chunk: ChunkHash, length: int, timeout_s: float) -> bytes:
@@ -104,7 +138,7 @@ class HttpTransfer:
             with self._lock:
                 self.damaged += 1
             log.warning("wrong bytes for a chunk url=%s chunk=%s", url, chunk.hex()[:16])
-            raise ContentUnavailable("wrong bytes came for its name")
+            raise _WrongBytes("wrong bytes came for its name")
         return data
 
     def store(self, server_url: str, chunk: ChunkHash, data: bytes, *, sync: bool) -> int:

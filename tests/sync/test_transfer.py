@@ -133,16 +133,38 @@ def test_a_slow_server_is_better_than_none(monkeypatch: pytest.MonkeyPatch) -> N
         assert data.fetch(NAME, len(DATA)) == DATA
 
 
-def test_without_a_copy_it_is_eio() -> None:
+def test_a_server_that_has_just_come_back_may_get_it_yet() -> None:
+    """The one that had it died; the one that is back learns of it from us or its peers in a moment."""
+    answers = iter([says(404, b'{"code": "UnknownChunk", "message": "not here"}')] * 3)
+
+    def later(handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, bytes]:
+        return next(answers, good)(handler, body)
+
+    with serving(later) as (url, asked), lane(url) as data:
+        assert data.fetch(NAME, len(DATA)) == DATA
+        assert len(asked) == 4
+
+
+def test_a_moment_without_any_server_is_waited_for() -> None:
+    with serving(good) as (url, _):
+        there = iter([[], [], [], [], [url]])
+        settings = TransferSettings(DEFAULT_VOLUME, None)
+        data = HttpTransfer(settings, lambda: next(there, [url]), lambda: 0.1)
+        assert data.fetch(NAME, len(DATA)) == DATA
+        data.close()
+
+
+def test_without_a_copy_it_is_eio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "COMES_S", 0.0)
     with lane() as data, pytest.raises(ContentUnavailable, match="no server is reachable"):
         data.fetch(NAME, len(DATA))
     with serving(says(404, b'{"code": "UnknownChunk", "message": "x"}')) as (url, asked), lane(url, url) as data:
         with pytest.raises(ContentUnavailable):
             data.fetch(NAME, len(DATA))
-        assert len(asked) == 1, "who said no is not asked again"
+        assert len(asked) <= 2, "who said no is not asked again in the same round"
 
 
-def test_wrong_bytes_are_counted() -> None:
+def test_wrong_bytes_are_counted_and_not_asked_for_again() -> None:
     with serving(says(200, b"rot")) as (url, _), lane(url) as data:
         with pytest.raises(ContentUnavailable):
             data.fetch(NAME, len(DATA))
