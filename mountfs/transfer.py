@@ -41,8 +41,8 @@ QUICK_TIMEOUT_S = 0.6
 PATIENT_TIMEOUT_S = 3.0
 """When no server was quick: one more round."""
 COMES_S = 4.0
-"""Content that some server held a moment ago is waited for: one that has just come back may not have it yet, and between
-the loss of one server and the link to the next there is a moment without any. Then it is EIO."""
+"""Content that some server held a moment ago is waited for: one that has just come back may not have it yet, and
+between the loss of one server and the link to the next there is a moment without any. Then it is EIO."""
 AGAIN_S = 0.1
 STORE_TIMEOUT_S = 3.0
 SNAPSHOT_TIMEOUT_S = 10.0

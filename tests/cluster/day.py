@@ -1,5 +1,5 @@
-"""A day of work by script: clone, build, edit, test, commit, branch, package, move away, on two mounts in turn, while one
-server after the other is killed and started again. It has to come out as on a plain disk.
+"""A day of work by script: clone, build, edit, test, commit, branch, package, move away, on two mounts in turn, while
+one server after the other is killed and started again. It has to come out as on a plain disk.
 
 The steps of a day follow from its seed alone. First they are done on a plain folder, then each on the one or the other
 mount; what every step says and the tree at the end have to be equal: bytes, modes, links, and mtimes where a step sets
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tests.cluster.cluster import Cluster, Mount, Server
 from tests.cluster.processes import run_program
+from tests.cluster.sources import copy_sources
 from tests.cluster.waiting import wait_until
 
 STEP_S = 300.0
@@ -55,6 +56,16 @@ class Check(unittest.TestCase):
             self.assertTrue(note.read_text().endswith("\\n"), note)
 
 unittest.main(verbosity=0)
+"""
+
+
+DATABASE = """
+import sqlite3, sys
+db = sqlite3.connect("db")
+db.execute("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, x TEXT)")
+db.execute("INSERT INTO t (x) VALUES (?)", sys.argv[1:])
+db.commit()
+print(db.execute("SELECT * FROM t").fetchall(), db.execute("PRAGMA integrity_check").fetchone())
 """
 
 
@@ -203,14 +214,12 @@ class Script:
     def package(self) -> Iterator[Step]:
         self.packages += 1
         name = f"p{self.packages}"
-        made = f"mkdir -p {DATED} && git archive --prefix={name}/ -o {DATED}/{name}.tar HEAD && sha256sum {DATED}/{name}.tar"
-        yield Step(
-            "package",
-            f"mkdir -p ../packages && cd ../packages && {made.replace('git archive', 'git -C ../work archive').replace('-o ', '-o ../packages/')}",
-        )
+        tar = f"{DATED}/{name}.tar"
+        made = f"git -C ../work archive --prefix={name}/ -o ../packages/{tar} HEAD && sha256sum {tar}"
+        yield Step("package", f"mkdir -p ../packages/{DATED} && cd ../packages && {made}")
         yield Step(
             "unpack",
-            f"tar xf {DATED}/{name}.tar -C {DATED} && gzip -n9 {DATED}/{name}.tar && touch -d @{self.clock} {DATED}/{name}.tar.gz {DATED}",
+            f"tar xf {tar} -C {DATED} && gzip -n9 {tar} && touch -d @{self.clock} {tar}.gz",
             "packages",
         )
         yield Step(
@@ -235,15 +244,7 @@ class Script:
         yield Step("remove", f"rm -rf {name} && ls", "")
 
     def database(self) -> Iterator[Step]:
-        sql = (
-            "CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, x TEXT); INSERT INTO t (x) VALUES (%s);"
-            % f"'{self.clock}'"
-        )
-        yield Step(
-            "database",
-            f"python3 -c \"import sqlite3; d = sqlite3.connect('db'); d.executescript(\\\"{sql}\\\"); print(d.execute('SELECT * FROM t').fetchall(), d.execute('PRAGMA integrity_check').fetchone())\"",
-            "work/notes",
-        )
+        yield Step("database", f"python3 - {self.clock} <<'X'\n{DATABASE}X", "work/notes")
         yield Step(
             "look",
             "python3 -c \"import sqlite3; d = sqlite3.connect('db'); print(d.execute('SELECT count(*) FROM t').fetchall())\" && ls",
@@ -452,8 +453,6 @@ def _difference(plain: str, mount: str) -> str:
 
 
 def main() -> int:
-    from tests.cluster.sources import copy_sources
-
     command = argparse.ArgumentParser(prog="python -m tests.cluster.day", description=__doc__)
     command.add_argument("--seed", type=int, default=1)
     command.add_argument("--days", type=int, default=1, help="how many seeds, one after the other")

@@ -1,10 +1,10 @@
 """Real programs at work in the folder: each story is a script that runs on a plain disk and on a mount, and has to say
 the same on both.
 
-    python -m tests.cluster.programs [--list] [--keep] [NAME...]
+    python -m tests.cluster.programs [--list] [--fast] [NAME...]
 
-A story is `NAME.sh` or `NAME.py` in `stories`. It starts in an empty folder, and what it prints is compared line by line,
-so it prints what has to be equal (listings, checksums, answers) and keeps to itself what may differ (times, ids).
+A story is `NAME.sh` or `NAME.py` in `stories`. It starts in an empty folder, and what it prints is compared line by
+line, so it prints what has to be equal (listings, checksums, answers) and keeps to itself what may differ (times, ids).
 Its head says what it does and needs:
 
     #: what    clone, add, commit ...
@@ -14,8 +14,8 @@ Its head says what it does and needs:
     #: user    postgres                    who runs it (else whoever runs the command)
     #: alone                               its output is not compared: it judges itself by its exit code
 
-It finds in its environment `SCRATCH` (a folder on the local disk), `STORIES` (that folder), `PLACE` (plain or mount) and,
-on the mount, `THERE`: the same folder as another mount shows it.
+It finds in its environment `SCRATCH` (a folder on the local disk), `STORIES` (that folder), `PLACE` (plain or mount)
+and, on the mount, `THERE`: the same folder as another mount shows it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-#: what    random reads, writes, appends, truncations, maps, holes, copies, renames and reopens of a few files, each read compared with what it has to be (after Apple's fsx)
+#: what    random reads, writes, appends, truncations, maps, holes, copies, renames and reopens of a few files, each
+#: what    read compared with what it has to be (after Apple's fsx)
 #: fast
 #: needs   python3
 """Several descriptors of one file at once; what they show is compared with a bytearray after every step.
@@ -165,7 +166,7 @@ def main() -> None:
     files = [File(name, chance) for name in ("a", "b", "c")]
     number = 0
     try:
-        for number in range(STEPS):
+        for number in range(STEPS):  # noqa: B007 - said when it fails
             chance.choice(files).step()
     except BaseException:
         print(f"step {number}", *(f"{file.name}: {' '.join(file.said[-24:])}\n" for file in files), sep="\n")

@@ -1,4 +1,5 @@
-#: what    LMDB, LevelDB and RocksDB (memory maps, locks, rename of CURRENT): several processes, kill -9, reopen, compact, all acknowledged keys are there
+#: what    LMDB, LevelDB and RocksDB (memory maps, locks, rename of CURRENT): several processes, kill -9, reopen,
+#: what    compact, all acknowledged keys are there
 #: needs   python:lmdb python:plyvel python:rocksdict
 #: limit   300
 from __future__ import annotations

@@ -1,4 +1,5 @@
-#: what    Python's mailbox: mbox with its dot lock and fcntl lock, two writers; Maildir by two deliverers and a reader; MH; then mutt reads and moves
+#: what    Python's mailbox: mbox with its dot lock and fcntl lock, two writers; Maildir by two deliverers and a
+#: what    reader; MH; then mutt reads and moves
 #: needs   mutt
 from __future__ import annotations
 
@@ -62,9 +63,9 @@ mh.unlock()
 print(sorted(os.listdir("mh")))
 rc = os.environ["SCRATCH"] + "/muttrc"
 open(rc, "w").write(
-    "set from=a@example.org\nset confirmappend=no confirmcreate=no delete=yes quit=yes record='' move=no\nset mbox_type=mbox\n"
+    "set from=a@example.org mbox_type=mbox record='' move=no\n"
+    "set confirmappend=no confirmcreate=no delete=yes quit=yes\n"
 )
-command = "push '<delete-pattern>~s ann<enter><save-message>=x<enter>'"
 for keys in (
     "<tag-pattern>~s.bob<enter><tag-prefix><copy-message>kept<enter><quit>",
     "<delete-pattern>~s.ann<enter><sync-mailbox><quit>",

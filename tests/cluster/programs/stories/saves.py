@@ -1,4 +1,6 @@
-#: what    how programs save: tempfile and os.replace, fsync of file and folder, jupyter, write in place, truncate and write, through a hard link, O_TMPFILE or what stands for it; shutil.copytree, move, rmtree; mmap and pickle; shelve, dbm; zipapp; logging's rotation
+#: what    how programs save: tempfile and os.replace, fsync of file and folder, jupyter, write in place, truncate
+#: what    and write, through a hard link, O_TMPFILE or what stands for it; shutil.copytree, move, rmtree; mmap and
+#: what    pickle; shelve, dbm; zipapp; logging's rotation
 #: needs   python3
 #: fast
 from __future__ import annotations

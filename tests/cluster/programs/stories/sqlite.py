@@ -1,4 +1,5 @@
-#: what    all journal modes (delete, truncate, persist, memory, wal, off): four writers and a reader, one writer killed with -9 again and again; integrity, nothing acknowledged lost; vacuum, backup API and CLI
+#: what    all journal modes (delete, truncate, persist, memory, wal, off): four writers and a reader, one writer
+#: what    killed with -9 again and again; integrity, nothing acknowledged lost; vacuum, backup API and CLI
 #: needs   python:sqlite3 sqlite3
 #: limit   300
 """A row is acknowledged by a line in a pipe after its commit; each acknowledged row must be there."""
