@@ -313,7 +313,7 @@ class Filesystem(RangeCalls):
         except BaseException:
             self._saving.let_go(file)
             raise
-        direct = self.handles.strayed_from(ino, file)
+        direct = self.handles.strayed(ino, file)
         same = self.inodes.pages_are(ino, None if direct else version)
         return Opened(handle.number, keep_cache=same and not direct, direct_io=direct)
 

@@ -85,15 +85,21 @@ class Handles:
         return self._files.get(node)
 
     def acquire(self, node: NodeId, ino: int | None = None) -> OpenFile:
-        """The OpenFile of a node (resolved), counted."""
-        with self._lock:
-            file = self._files.get(node)
-            if file is None:
-                file = self._files[node] = self.new_file(node)
-            file.handles += 1
-            if ino is not None:
-                file.inos.add(ino)
-            return file
+        """The OpenFile of a node (resolved), counted. One that has followed its own copy meanwhile is not it: what is
+        done by the name would be done to the copy."""
+        while True:
+            with self._lock:
+                file = self._files.get(node)
+                if file is None:
+                    file = self._files[node] = self.new_file(node)
+                file.handles += 1
+            with file.lock:
+                if file.is_still(node):
+                    if ino is not None:
+                        file.inos.add(ino)
+                    return file
+            self.release(file)
+            self.drop(file)
 
     def release(self, file: OpenFile) -> bool:
         """Count one less; True: it was the last (the file stays in the table until `drop`)."""
@@ -125,9 +131,10 @@ class Handles:
         with self._lock:
             self._files.setdefault(file.node, file)
 
-    def strayed_from(self, ino: int, file: OpenFile) -> bool:
-        """Whether handles of another file use this number: then the kernel's pages of it are not to be trusted."""
-        return any(ino in other.inos and other is not file for other in self._strayed)
+    def strayed(self, ino: int, file: OpenFile) -> bool:
+        """Whether handles of another file use this number, or other numbers lead to this file as well: then the pages
+        that the kernel has of it are not to be trusted."""
+        return any(other.inos - {ino} if other is file else ino in other.inos for other in self._strayed)
 
     def new_file(self, node: NodeId) -> OpenFile:
         return OpenFile(self._parts, node, self._moved)

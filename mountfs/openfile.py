@@ -145,6 +145,12 @@ class OpenFile:
                 self._has_a_name(view)
         self._publish()
 
+    def is_still(self, node: NodeId) -> bool:
+        """Under the lock. Whether this is the file that the node leads to."""
+        self.refresh()
+        with self._parts.mirror.lock:
+            return self._parts.mirror.tree.resolve(node) == self.node
+
     def _follow(self, tree: Tree) -> NodeId:
         """The node that the file is now: merged into another, or the fork that its own edits ended in."""
         if self._saved_as is not None:

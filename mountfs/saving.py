@@ -13,7 +13,7 @@ import logging
 import threading
 
 from gdah_volume.errors import GdahError
-from gdah_volume.ids import NodeId
+from gdah_volume.ids import NodeId, Version
 from mountfs.drafts import EXTENTS_MAX, EXTENTS_TOTAL_MAX
 from mountfs.handles import Handles, unsaved
 from mountfs.inodes import Inodes
@@ -48,11 +48,20 @@ class Saving:
                 return False
         if not sync and file.node != before:
             self._ledger.note(file.node)
-        for ino in list(file.inos):
-            self._inodes.pages_follow(ino, base, file.version)
+        self._pages_follow(file, base)
         if file.node != before or nameless:
             self._show_new_name(file, before)
         return True
+
+    def _pages_follow(self, file: OpenFile, base: Version | None) -> None:
+        """The kernel knows what was written through it, by one number: under another it has what was there before."""
+        numbers = {*file.inos, *self._inodes.known([file.node])}
+        for ino in numbers:
+            if len(numbers) == 1:
+                self._inodes.pages_follow(ino, base, file.version)
+            else:
+                self._inodes.pages_are(ino, None)
+                self._parts.kernel.invalidate_inode(ino)
 
     def save_if_heavy(self, file: OpenFile) -> None:
         """Edits that take too much memory are saved before their file is closed. Raises what stops that; the
