@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster, Mount
 from tests.cluster.processes import run_program
+from tests.cluster.programs import Story, stories, tell
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -191,3 +192,14 @@ def test_archives_and_checksums_of_large_files_are_exact(mount: Mount, tmp_path:
     out.mkdir()
     run_program(["tar", "xf", mount.root / "archive.tar", "-C", out])
     assert (out / "renamed big").read_bytes() == local.read_bytes()
+
+
+@pytest.mark.parametrize("story", [story for story in stories() if story.fast], ids=lambda story: story.name)
+def test_programs_say_on_a_mount_what_they_say_on_a_plain_disk(
+    mount: Mount, tmp_path_factory: pytest.TempPathFactory, story: Story
+) -> None:
+    """The folder behaves like a local file system to any program on one mount."""
+    result = tell(story, mount, mount, tmp_path_factory.mktemp(story.name))
+    if story.missing:
+        pytest.skip(result.word)
+    assert not result.differences, "\n".join(result.differences)

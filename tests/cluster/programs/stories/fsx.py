@@ -15,7 +15,7 @@ import mmap
 import os
 import random
 
-STEPS = int(os.environ.get("FSX_STEPS", "600"))
+STEPS = int(os.environ.get("FSX_STEPS", "400"))
 SEED = int(os.environ.get("FSX_SEED", "7"))
 LIMIT = 400_000
 PAGE = mmap.PAGESIZE

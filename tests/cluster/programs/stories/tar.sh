@@ -1,6 +1,5 @@
 #: what    czf, xf, -S, --xattrs, append, update, incremental, cpio; odd modes and names as in layers of images
 #: needs   tar cpio setfattr
-#: fast
 . "$STORIES/_lib.sh"
 export TAR_OPTIONS=--warning=no-timestamp
 tree tree && setfattr -n user.colour -v blue tree/doc/big.txt
