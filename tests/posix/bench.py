@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.posix.caller import Failed, Identity, Node
 
@@ -28,6 +28,7 @@ MEMBER = Identity(65532, 65531, (65531, 65534))
 """Another user, in the user's group by a supplementary group."""
 USER_OF_ROOTS_GROUP = Identity(65534, 0, (0,))
 
+Thing = TypeVar("Thing")
 KINDS = ("file", "dir", "fifo", "block", "char", "socket", "symlink")
 """All seven types of file."""
 NO_FOLDERS = tuple(kind for kind in KINDS if kind != "dir")
@@ -133,7 +134,7 @@ class Bench:
 
     # --- what is often needed
 
-    def some(self, things: Sequence[str], count: int = 1) -> Sequence[str]:
+    def some(self, things: Sequence[Thing], count: int = 1) -> Sequence[Thing]:
         """All of them, or, each time it is asked, the next `count`."""
         if self.thorough:
             return things

@@ -33,11 +33,13 @@ def odd_names(bench: Bench) -> None:
     bench.gives([], "listdir", b".")
     bench.ok("create", b"case")
     bench.ok("create", b"CASE")
-    for code in range(1, 256):
+    for code in range(1, 256, 1 if bench.thorough else 6):
         if code != ord("/"):
             bench.ok("create", b"byte%c" % code)
     found = bench.ok("listdir", b".")
-    bench.true(not isinstance(found, Failed) and len(found) == 256, "one entry for each byte")
+    bench.true(
+        not isinstance(found, Failed) and len(found) == (256 if bench.thorough else 45), "one entry for each byte"
+    )
 
 
 def large_files(bench: Bench) -> None:

@@ -150,7 +150,7 @@ def by_names(bench: Bench) -> None:
 
 def given(bench: Bench) -> None:
     """Times that utimensat gives are kept to the nanosecond, of every type, from 1901 to 2258"""
-    for kind in KINDS:
+    for kind in ("file", "symlink", *bench.some(KINDS[1:-1])):
         bench.make(kind, "x")
         follow = kind != "symlink"
         for atime, mtime in (
