@@ -13,6 +13,8 @@ from gdah_volume.errors import Exists, InvalidArgument, NoData, NoSpace, NotSupp
 from gdah_volume.operations import XATTR_NAME_MAX_BYTES, XATTR_VALUE_MAX_BYTES, XATTRS_MAX_BYTES
 from mountfs.ports import Caller
 
+LIST_MAX_BYTES = 64 << 10
+"""The kernel hands out no longer list of names: what is beyond it could never be seen again."""
 XATTR_CREATE = 1
 XATTR_REPLACE = 2
 CAPABILITY = b"security.capability"
@@ -35,6 +37,8 @@ def check_set(name: bytes, value: bytes, flags: int, present: Mapping[bytes, byt
         raise NoData("there is no such attribute to replace")
     if len(value) > XATTR_VALUE_MAX_BYTES:
         raise OutOfRange(f"an attribute may have {XATTR_VALUE_MAX_BYTES >> 10} KiB at most")
+    if sum(len(key) + 1 for key in {*present, name}) > LIST_MAX_BYTES:
+        raise NoSpace(f"the names of a file's attributes may have {LIST_MAX_BYTES >> 10} KiB at most")
     others = sum(len(key) + len(kept) for key, kept in present.items() if key != name)
     if others + len(name) + len(value) > XATTRS_MAX_BYTES:
         raise NoSpace(f"all attributes of a file may have {XATTRS_MAX_BYTES >> 10} KiB at most")

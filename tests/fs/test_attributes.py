@@ -16,6 +16,7 @@ from gdah_volume.errors import (
     FileTooBig,
     InvalidArgument,
     NoData,
+    NoSpace,
     NotPermitted,
     NotSupported,
     OutOfRange,
@@ -292,6 +293,13 @@ def test_rules_of_extended_attributes() -> None:
     with pytest.raises(OutOfRange):
         xattrs.check_set(b"user.b", bytes(65_537), 0, present)
     xattrs.check_set(b"trusted.b", bytes(65_536), 1, present)
+    many = {b"user.%059d" % number: b"" for number in range(1_007)}
+    xattrs.check_set(b"user.%058d" % 7, b"x", 0, many)
+    with pytest.raises(NoSpace):
+        xattrs.check_set(b"user.%059d" % 2_000, b"", 0, many | {b"user.%059d" % 1_999: b""})
+    xattrs.check_set(b"user.%059d" % 1, b"again", 0, many)
+    with pytest.raises(NoSpace):
+        xattrs.check_set(b"user.b", bytes(60_000), 0, {b"user.%d" % number: bytes(50_000) for number in range(5)})
 
 
 def test_the_untouched_root_belongs_to_who_mounts_it() -> None:
