@@ -71,6 +71,20 @@ class LockTable:
     def holds(self, space: Space, owner: Owner) -> bool:
         return owner in self._held[space]
 
+    def writes(self, space: Space, owner: Owner, start: int, end: int) -> bool:
+        """Whether that owner holds any of these bytes for writing."""
+        return any(held.write and held.start <= end for held in self._from(space, owner, start))
+
+    def _from(self, space: Space, owner: Owner, start: int) -> list[Range]:
+        ranges = self._held[space].get(owner, [])
+        return ranges[_first(ranges, start) :]
+
+    def convert(self, space: Space, owner: Owner, wanted: Range) -> None:
+        """An flock of the other type is lost before the new one is tried, as Linux does it: else two who share a lock
+        and want it alone would wait for each other."""
+        if space == "flock" and any(held.write != wanted.write for held in self._held[space].get(owner, [])):
+            self.remove(space, owner)
+
     def conflicts(self, space: Space, owner: Owner, wanted: Range) -> Iterator[tuple[Owner, Range]]:
         """Locks of others that stand in the way."""
         for other, ranges in self._held[space].items():
@@ -212,14 +226,16 @@ class LockQueue:
         return bool(self.table) or bool(self.waiting)
 
     def take(self, space: Space, owner: Owner, wanted: Range) -> tuple[Owner, Range] | None:
-        """Hold it now; or whose lock stands in the way. Raises TooManyLocks."""
+        """Hold it now; or whose lock stands in the way. Raises TooManyLocks. Others may go on after either (`pump`)."""
+        self.table.convert(space, owner, wanted)
         found = self.table.conflict(space, owner, wanted)
         if found is None:
             self.table.put(space, owner, wanted)
         return found
 
     def wait(self, waiter: Waiter, now: float) -> bool:
-        """Hold it now (True), or stand in line (False). Raises TooManyLocks."""
+        """Hold it now (True), or stand in line (False). Raises TooManyLocks. As to `pump`, see `take`."""
+        self.table.convert(waiter.space, waiter.owner, waiter.wanted)
         if self._may_go(waiter, self.waiting, now):
             self.table.put(waiter.space, waiter.owner, waiter.wanted)
             return True

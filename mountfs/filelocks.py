@@ -93,6 +93,9 @@ class FileLocks:
         handle.locks -= {(node, "posix", owner) for node in nodes}
         for other in self._handles.of(handle.file) if ended else ():
             other.locks -= ended
+        for node, space, whose in [*handle.locks]:
+            if self.locking.concerns(node, space, whose):
+                self.locking.closing(node, space, whose)
 
     def released(self, handle: Handle) -> None:
         """The last close of one open(2): what was set by it and is still held."""

@@ -107,7 +107,7 @@ class LockAnswers:
         file.mode = "shared" if file.mode == "alone" else file.mode
         lock = told.lock
         if told.result == "conflict" and ask.act == "test" and lock is not None:
-            self._book.answer(ask, Range(lock.write, lock.start, lock.end, lock.pid))
+            self._book.refuse(file, ask, now, Range(lock.write, lock.start, lock.end, lock.pid))
         elif told.result == "conflict":
             self._book.refuse(file, ask, now)
         elif told.result == "cancelled":

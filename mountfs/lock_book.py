@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator
 
 from gdah_volume.errors import Deadlock, GdahError, Interrupted, TooManyLocks, WouldBlock
 from gdah_volume.ids import NodeId
-from gdah_volume.locks import LockTable, Owner, Range, Waiter
+from gdah_volume.locks import LockTable, Owner, Range, Space, Waiter
 from mountfs.lock_files import Ask, LockedFile
 
-BRIEFLY_S = 0.02
-"""The kernel tells of the last close(2) of an open file a moment after close has returned: an flock of this mount
-that is in the way is looked at again after that."""
+BRIEFLY_S = 0.01
+BRIEF_TRIES = 5
+"""The kernel tells of the last close(2) of an open file (RELEASE) a moment after that close has returned. So if a lock
+is in the way that was set by an open file which was just closed by somebody, it is looked at again, so often after so
+long."""
+CLOSING_S = 1.0
 FILES_MAX = 8192
 """Files with a lease or a lock; above it idle leases are given back early, and then ENOLCK."""
 
@@ -35,6 +38,8 @@ class LockBook:
         self.asks: dict[int, Ask] = {}
         """Those that a server is to judge, or will be judged again, by name."""
         self.briefly: list[tuple[float, Ask]] = []
+        self._closing: dict[tuple[NodeId, Space, Owner], float] = {}
+        """Locks that may end with the RELEASE that comes next, and since when."""
         self.told: deque[Callable[[], None]] = deque()
 
     # --- files
@@ -86,7 +91,10 @@ class LockBook:
         queue = file.queue
         if ask.act == "test":
             found = queue.table.conflict(ask.space, ask.owner, ask.wanted)
-            self.answer(ask, None if found is None else found[1])
+            if found is None:
+                self.answer(ask, None)
+            else:
+                self.refuse(file, ask, now, found[1])
             return
         try:
             if ask.act == "set":
@@ -102,14 +110,28 @@ class LockBook:
                 file.local[ask.name] = ask
         except TooManyLocks as error:
             self.answer(ask, error)
+        if file.local:
+            self.pump(file, now)
 
-    def refuse(self, file: LockedFile, ask: Ask, now: float) -> None:
-        if ask.tried or ask.space == "posix" or file.queue.table.conflict(ask.space, ask.owner, ask.wanted) is None:
-            self.answer(ask, WouldBlock("somebody else holds the lock"))
+    def refuse(self, file: LockedFile, ask: Ask, now: float, held: Range | None = None) -> None:
+        """`held`: what a test tells."""
+        if ask.tries >= BRIEF_TRIES or not self._may_end(file, ask, now):
+            self.answer(ask, held or WouldBlock("somebody else holds the lock"))
             return
-        ask.tried = True
+        ask.tries += 1
         self.briefly.append((now + BRIEFLY_S, ask))
         self.asks[ask.name] = ask
+
+    def closing(self, node: NodeId, space: Space, owner: Owner, now: float) -> None:
+        """The open file by which this was set was closed by somebody, perhaps for the last time."""
+        self._closing = {lock: at for lock, at in self._closing.items() if now - at < CLOSING_S}
+        self._closing[node, space, owner] = now
+
+    def _may_end(self, file: LockedFile, ask: Ask, now: float) -> bool:
+        return bool(self._closing) and any(
+            now - self._closing.get((file.node, ask.space, other), float("-inf")) < CLOSING_S
+            for other, _ in file.queue.table.conflicts(ask.space, ask.owner, ask.wanted)
+        )
 
     def due(self, now: float) -> list[Ask]:
         """Those that were refused briefly ago."""

@@ -40,8 +40,8 @@ class Ask:
     """Of an unset: what was written under it is."""
     mark: int = 0
     """Of an unset: the changes that have to be on a server before it is told."""
-    tried: bool = False
-    """A second time already, see BRIEFLY_S."""
+    tries: int = 0
+    """How often it was looked at again, see BRIEFLY_S."""
     ended: bool = False
     """A signal ended the wait; the server is told."""
     said: Literal["", "sent", "waits", "granted"] = ""

@@ -71,7 +71,7 @@ class Locking:
         self._book = LockBook(client, self._forgotten)
         self._names = itertools.count(1)
         self._later: list[Ask] = []
-        """Unsets that wait for what was written before."""
+        """What waits for what was written before: unlocks, and locks for writing that become ones for reading."""
         self._answers = LockAnswers(self._book, self._talk, self.around, monotonic, self._passed)
         self._threads = threads
         self._stopped = False
@@ -112,7 +112,7 @@ class Locking:
             file = self._book.file(ask, now)
             if file is None:
                 return True
-            if ask.act == "unset" and not ask.saved and (file.mode != "leased" or file.recalled):
+            if not ask.saved and (file.mode != "leased" or file.recalled) and self._gives_up_writing(file, ask):
                 return False
             if pid and len(file.pids) < PIDS_MAX:
                 file.pids.add(pid)
@@ -125,6 +125,20 @@ class Locking:
         """Whether that owner holds anything there."""
         file = self._book.files.get(node)
         return file is not None and file.queue.table.holds(space, Owner(self.client, key))
+
+    @staticmethod
+    def _gives_up_writing(file: LockedFile, ask: Ask) -> bool:
+        """Whether others may read after it what was written before: an unlock, or a lock for writing that becomes one
+        for reading."""
+        if ask.act == "unset":
+            return True
+        start, end = (ask.wanted.start, ask.wanted.end)
+        return ask.act != "test" and not ask.wanted.write and file.queue.table.writes(ask.space, ask.owner, start, end)
+
+    def closing(self, node: NodeId, space: Space, key: int) -> None:
+        """The open file by which that was set is being closed, perhaps for the last time."""
+        with self._lock:
+            self._book.closing(node, space, Owner(self.client, key), self._monotonic())
 
     def held_by(self, node: NodeId, space: Space, key: int) -> list[Range]:
         with self._lock:
@@ -139,10 +153,7 @@ class Locking:
                 self._book.decide(file, ask, now)
                 return
             self._book.keep(file, ask)
-            if not self.around.settled(ask.mark):
-                self._later.append(ask)
-            elif not file.recalled:  # else it is told after the lease is given back
-                self._say(ask)
+            self._say_when_settled(file, ask)
         elif file.mode == "leased" and now < self._talk.lease_until and not (file.recalled or file.fences):
             self._book.judge(file, ask, now)
         elif not self._talk.hopeful(now):
@@ -150,6 +161,12 @@ class Locking:
             self._book.judge(file, ask, now)
         else:
             self._book.keep(file, ask)
+            self._say_when_settled(file, ask)
+
+    def _say_when_settled(self, file: LockedFile, ask: Ask) -> None:
+        if ask.saved and not self.around.settled(ask.mark):
+            self._later.append(ask)
+        elif not file.recalled:  # else it is told after the lease is given back
             self._say(ask)
 
     def _cancel(self, ask: Ask) -> None:
@@ -180,6 +197,8 @@ class Locking:
         if not self._talk.claimed:
             self._claim()
             return
+        if ask.act in ("set", "wait"):
+            self._book.files[ask.node].queue.table.convert(ask.space, ask.owner, ask.wanted)
         ask.said, ask.sent_at = "sent", self._monotonic()
         self._talk.ask(ask, ask.act)
 
@@ -328,7 +347,7 @@ class Locking:
                 file = book.file(ask, now)
                 if file is not None:
                     self._take(file, ask)
-            self._look_at_unsets()
+            self._look_later()
             for ask in list(book.asks.values()):
                 self._look_at(ask, now)
             if not self._talk.hopeful(now):
@@ -342,7 +361,7 @@ class Locking:
                 self._talk.beat_if_due(now)
         self._go()
 
-    def _look_at_unsets(self) -> None:
+    def _look_later(self) -> None:
         waiting, self._later = self._later, []
         for ask in waiting:
             file = self._book.files.get(ask.node)

@@ -246,6 +246,9 @@ class LockService:
                 self._answer(ask, "full")
         except TooManyLocks:
             self._answer(ask, "full")
+        if ask.act != "test" and queue.waiting:
+            for waiter in queue.pump(now):
+                self._granted(waiter)
 
     def _unset(self, ask: LockAsk, now: float) -> None:
         file = self._files.get(ask.node)

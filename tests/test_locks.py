@@ -68,6 +68,8 @@ def test_the_table_is_an_array_of_bytes(program: list[tuple[Any, ...]]) -> None:
         end = EOF if max(start, drawn) >= BYTES - 1 else max(start, drawn)
         wanted = Range(write, start, end, 7)
         if act == "take":
+            if space == "flock" and any(o == owner and h.write != write for s, o, h in table.table.all() if s == space):
+                model.remove(space, owner, 0, EOF)
             free = model.free(space, owner, start, end, write)
             found = table.take(space, owner, wanted)
             assert (found is None) == free
@@ -194,6 +196,29 @@ def test_a_wait_is_cancelled_once() -> None:
     assert not queue.cancel("one", 1)
     queue.table.remove("flock", A)
     assert queue.pump(0.0) == []
+
+
+def test_an_flock_is_lost_when_its_conversion_fails() -> None:
+    queue = LockQueue()
+    queue.take("flock", A, Range(False))
+    queue.take("flock", B, Range(False))
+    assert queue.take("flock", A, Range(True)) == (B, Range(False))
+    assert not queue.table.holds("flock", A)
+    queue.take("posix", A, Range(False))
+    queue.take("posix", B, Range(False))
+    assert queue.take("posix", A, Range(True)) is not None
+    assert queue.table.holds("posix", A), "a range stays what it was"
+
+
+def test_two_who_share_an_flock_and_want_it_alone_get_it_one_after_the_other() -> None:
+    queue = LockQueue()
+    queue.take("flock", A, Range(False))
+    queue.take("flock", B, Range(False))
+    assert not queue.wait(waiter(1, A, Range(True)), 0.0)
+    assert not queue.wait(waiter(2, B, Range(True)), 0.0), "first come, first served"
+    assert [each.name for each in queue.pump(0.0)] == [1]
+    queue.table.remove("flock", A)
+    assert [each.name for each in queue.pump(0.0)] == [2]
 
 
 def test_both_sides_of_a_cut_keep_their_locks_and_are_counted() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
+import random
 import signal
 import struct
 import subprocess
@@ -272,3 +274,65 @@ def test_a_write_lock_needs_a_descriptor_that_writes(path: Path) -> None:
 
 def test_nothing_is_left(path: Path) -> None:
     wait_until(lambda: (tries(path), tries(path, call=fcntl.flock)) == (0, 0), "all locks are gone", 10)
+
+
+PLAYER = """
+import json
+fds = {}
+def act(what, slot, kind, start, length, whence):
+    if what == "open":
+        if slot in fds: return "open"
+        fds[slot] = os.open(sys.argv[1], os.O_RDONLY if kind else os.O_RDWR)
+    elif slot not in fds: return "closed"
+    elif what == "close": os.close(fds.pop(slot))
+    elif what == "dup": os.close(os.dup(fds[slot]))
+    elif what == "flock": fcntl.flock(fds[slot], [fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_UN][kind] | fcntl.LOCK_NB)
+    else:
+        asked = struct.pack("hhqqi4x", kind, whence, start, length, 0)
+        os.lseek(fds[slot], 40, os.SEEK_SET)
+        if what == "ofd get" and kind == fcntl.F_UNLCK: return "a question about oneself (Linux 6.6), not asked here"
+        command = {"get": fcntl.F_GETLK, "set": fcntl.F_SETLK, "ofd get": 36, "ofd set": 37}[what]
+        answer = fcntl.fcntl(fds[slot], command, asked)
+        if what.endswith("get"):  # which of several that are in the way is told is up to the system
+            return "free" if struct.unpack("hhqqi4x", answer)[0] == fcntl.F_UNLCK else "in the way"
+    return "done"
+say("ready")
+for line in sys.stdin:
+    try: answer = act(*json.loads(line))
+    except OSError as error: answer = errno.errorcode[error.errno]
+    say(json.dumps(answer))
+"""
+
+
+def test_processes_see_what_they_see_on_a_local_file_system(path: Path, tmp_path: Path) -> None:
+    """Three processes with three descriptors each, on the mount and beside it: the same answers to the same calls."""
+    plain = tmp_path / "file"
+    plain.write_bytes(bytes(1000))
+    sides = [[Program(where, PLAYER) for _ in range(3)] for where in (plain, path)]
+    chance = random.Random(4)
+    acts = ["open", "close", "dup", "flock", "flock", "get", "set", "set", "ofd get", "ofd set"]
+    told = []
+    try:
+        for side in sides:
+            assert [each.says() for each in side] == ["ready"] * 3
+        for _ in range(600):
+            who, what = chance.randrange(3), chance.choice(acts)
+            start, length = chance.randrange(0, 60, 10), chance.choice([0, 10, 10, 20, 50, -10])
+            call = [what, chance.randrange(3), chance.randrange(3), start, length, chance.choice([0, 0, 1, 2])]
+            answers = []
+            for side in sides:
+                process = side[who].process
+                assert process.stdin is not None
+                process.stdin.write(json.dumps(call) + "\n")
+                process.stdin.flush()
+                answers.append(side[who].says())
+            told.append((who, call, answers))
+            assert answers[0] == answers[1], "\n".join(map(str, told))
+        assert len({answers[0] for _, _, answers in told}) > 5
+    finally:
+        for side in sides:
+            for each in side:
+                each.kill()
+                for pipe in (each.process.stdin, each.process.stdout):
+                    assert pipe is not None
+                    pipe.close()

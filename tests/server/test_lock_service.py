@@ -136,6 +136,17 @@ def test_who_waits_is_served_in_order(world: World) -> None:
     assert [m.ask for _, m in world.told if isinstance(m, LockTold) and m.result == "granted"] == [second]
 
 
+def test_who_gives_up_sharing_to_get_it_alone_lets_the_others_go_on(world: World) -> None:
+    shared(world, FileLock("flock", 1, write=False))
+    world.asks(TWO, write=False)
+    world.asks(THREE, "wait")
+    world.asks(ONE, "wait")
+    assert world.results() == ["waiting"]
+    world.asks(TWO, "wait")
+    told = [(who, message.result) for who, message in world.told if isinstance(message, LockTold)]
+    assert told == [(TWO, "waiting"), (THREE, "granted")]
+
+
 def test_a_cancelled_wait_gets_nothing(world: World) -> None:
     shared(world, MINE)
     ask = world.asks(TWO, "wait")

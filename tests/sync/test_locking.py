@@ -237,6 +237,32 @@ def test_an_unlock_is_told_when_what_was_written_is_acknowledged() -> None:
     assert mount.locking.figures()["held"] == 0
 
 
+def test_a_lock_for_writing_that_becomes_one_for_reading_shows_what_was_written() -> None:
+    mount = Mount()
+    mount.is_shared()
+    mount.around.marked = 5
+    answers = mount.asks("set", wanted=Range(write=False), pid=42)
+    assert mount.around.saved == [(FILE, {42})]
+    mount.passes(0.1)
+    assert mount.last(LockAsk).write
+    mount.around.acknowledged = 5
+    mount.passes(0.1)
+    assert not mount.last(LockAsk).write
+    mount.told("granted")
+    assert answers == [None]
+
+
+def test_an_flock_that_is_converted_in_vain_is_lost_here_and_there() -> None:
+    mount = Mount()
+    mount.connects()
+    mount.asks(wanted=Range(write=False))
+    mount.told("granted")
+    answers = mount.asks(wanted=WHOLE)
+    mount.told("conflict")
+    assert isinstance(answers[0], WouldBlock)
+    assert mount.locking.figures()["held"] == 0
+
+
 def test_a_lock_whose_unlock_is_not_told_yet_is_claimed() -> None:
     mount = Mount()
     mount.is_shared()
