@@ -163,6 +163,8 @@ class Chooser:
         if genes.one_in(25):
             folder = genes.pick([*self.state.paths["symlink"], *self.state.paths["file"], "no"])
         name = genes.pick(ODD_NAMES) if genes.one_in(30) else genes.pick(NAMES)
+        if name == "..":
+            return f"{folder}/.." if folder in self.state.paths["dir"][1:] else "."  # never out of the program's folder
         path = f"{folder}/{name}" if folder else name
         folders = self.state.open_slots("dir")
         if folders and genes.one_in(6):
@@ -175,7 +177,7 @@ class Chooser:
         genes = self.genes
         if genes.one_in(25):
             return path + "/"
-        if genes.one_in(40):
+        if path and genes.one_in(40):
             return f"{path}/../{genes.pick(NAMES)}"
         return path
 

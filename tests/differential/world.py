@@ -139,8 +139,8 @@ class World:
 
     def both_alike(self, hand: str, *step: Any) -> Any:
         ours, plain = self.both(hand, *step)
-        if ours != plain:
-            raise Difference(f"{hand} {step!r}: {ours} on the mount, {plain} in the folder")
+        if ours != plain or ours[0] != "ok":
+            raise Difference(f"{hand} {step!r} of the machine: {ours} on the mount, {plain} in the folder")
         return ours[1]
 
     # --- one program
