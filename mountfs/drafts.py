@@ -368,7 +368,7 @@ class Draft:
 
     def replay(self, found: Iterable[RecordView], is_logged: Callable[[Saving], bool]) -> bool:
         """Take the state from the records that follow the opening. False: nothing is to be saved any more."""
-        unsaved = orphan = False
+        unsaved, orphan, edited_ns = False, False, self.mtime_ns
         for record in found:
             match record.kind:
                 case records.DATA:
@@ -393,6 +393,7 @@ class Draft:
                     log.warning("unknown record in a journal kind=%d", record.kind)
                     continue
             unsaved = True
+            self.mtime_ns = edited_ns if record.kind in (records.DATA, records.SIZE) else self.mtime_ns
         return unsaved and not orphan
 
     def _payload(self, record: RecordView) -> bytes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -32,17 +32,18 @@ from gdah_volume.locks import Range
 from gdah_volume.operations import Kind
 from gdah_volume.tree import NodeView, Tree
 from mountfs import intents, xattrs
-from mountfs.attributes import AS_STORED, TYPE_BITS, Described, GroupsOf, Shown, kind_of, permits, stat_of, stat_of_root
+from mountfs.attributes import AS_STORED, Described, GroupsOf, Shown, kind_of, permits, stat_of, stat_of_root
 from mountfs.changing import AttributeChanges
 from mountfs.extents import stored_bytes
 from mountfs.filelocks import FileLocks
-from mountfs.handles import Handles, Listing, unsaved
+from mountfs.folders import FolderCalls
+from mountfs.handles import Handles, unsaved
 from mountfs.inodes import Inodes
 from mountfs.invalidation import Invalidation
 from mountfs.locking import Locking
 from mountfs.openfile import OpenFile, Parts
 from mountfs.performing import TRIES, TRY_AGAIN_S, Performer
-from mountfs.ports import AttrChange, Caller, DirEntry, LockDone, Opened, Stat, StatFs
+from mountfs.ports import AttrChange, Caller, LockDone, Opened, Stat, StatFs
 from mountfs.ranges import RangeCalls
 from mountfs.recovery import Logged, restore
 from mountfs.saving import Saving
@@ -53,7 +54,7 @@ STORED_MAX = 4096
 """Versions whose size on disk is remembered."""
 
 
-class Filesystem(RangeCalls):
+class Filesystem(FolderCalls, RangeCalls):
     """Implements `ports.FileSystemCalls`."""
 
     def __init__(
@@ -368,44 +369,6 @@ class Filesystem(RangeCalls):
 
     def flock(self, ino: int, handle: int, owner: int, wanted: Range, **how: Any) -> Callable[[], None]:  # noqa: ARG002
         return self.locks.change(handle, "flock", owner, wanted, **how)
-
-    # --- folders
-
-    def opendir(self, ino: int) -> int:
-        view = self._look(self.inodes.node(ino))
-        if view.kind != "dir":
-            raise NotADirectory("not a folder")
-        return self.handles.add_listing(view.node, ino)
-
-    def readdir(self, ino: int, handle: int, offset: int) -> Iterator[DirEntry]:  # noqa: ARG002
-        listing = self.handles.listing(handle)
-        entries = listing.entries
-        if entries is None or offset == 0:
-            entries = listing.entries = self._list(listing)
-        return map(entries.__getitem__, range(offset, len(entries)))  # no copy of the rest for each page
-
-    def _list(self, listing: Listing) -> list[DirEntry]:
-        with self._mirror.lock:
-            view = self._tree.node(listing.node)
-            if view.nlink == 0:
-                return []
-            parent = intents.parent_of(self._tree, view.node)
-            found = self._tree.entries(view.node)
-        number = self.inodes.number
-        listed = [
-            DirEntry(b".", listing.ino, TYPE_BITS["dir"], 1),
-            DirEntry(b"..", number(parent), TYPE_BITS["dir"], 2),
-        ]
-        listed.extend(
-            DirEntry(name, number(node), TYPE_BITS[kind], offset) for offset, (name, node, kind) in enumerate(found, 3)
-        )
-        return listed
-
-    def releasedir(self, ino: int, handle: int) -> None:  # noqa: ARG002
-        self.handles.remove_listing(handle)
-
-    def fsyncdir(self, ino: int, handle: int) -> None:  # noqa: ARG002
-        self.performer.sync(self.handles.listing(handle).node)
 
     def statfs(self) -> StatFs:
         return self._space()

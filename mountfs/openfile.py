@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gdah_volume.content import CHUNK_SIZE, EMPTY, MAX_SIZE, ChunkHash, Content
+from gdah_volume.content import CHUNK_SIZE, EMPTY, MAX_SIZE, Content
 from gdah_volume.errors import NotFound, StaleHandle
 from gdah_volume.ids import NodeId, OpId, Version
 from gdah_volume.operations import Operation
@@ -35,7 +35,7 @@ from mountfs.cache import Cache, ReadAhead
 from mountfs.extents import check_size
 from mountfs.intents import Builder
 from mountfs.ports import KernelCache
-from mountfs.records import JournalPool, Opening
+from mountfs.records import JournalPool, Opening, OperationLog, Ticket
 from mountfs.sparse import Piece, SparseDraft, data_in
 
 log = logging.getLogger("mountfs.files")
@@ -43,21 +43,6 @@ log = logging.getLogger("mountfs.files")
 SEEN_MAX = 8
 """Foreign versions of an open file whose predecessors are remembered, for handles that have not looked since."""
 LOST_NAME = b"recovered"
-
-
-class Ticket(Protocol):
-    @property
-    def op(self) -> OpId: ...
-    def wait(self) -> None: ...
-
-
-class OperationLog(Protocol):
-    """What the file system asks of the change log; see there."""
-
-    def perform(self, build: Callable[[OpId, int], Operation], *, sync: bool = False, wait: bool = True) -> Ticket: ...
-    def store_chunk(self, data: bytes | memoryview) -> ChunkHash: ...
-    def keep_chunk(self, name: ChunkHash) -> bool: ...
-    def discard_chunk(self, name: ChunkHash) -> None: ...
 
 
 class MirrorView(Protocol):
@@ -284,6 +269,8 @@ class OpenFile:
 
     def _edited(self, now_ns: int) -> None:
         self._ctime_ns = now_ns
+        if self.draft is not None:
+            self.draft.stamp(now_ns)
         self._publish()
 
     def _begin(self, handle: Looker | None) -> SparseDraft:

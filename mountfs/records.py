@@ -15,13 +15,14 @@ A journal is a sequence of records; replaying them over the base gives the unsav
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from gdah_volume.content import Chunk, ChunkHash, Content
 from gdah_volume.ids import NodeId, OpId, Version
+from gdah_volume.operations import Operation
 
 OPENING = 1
 DATA = 2
@@ -104,6 +105,7 @@ class JournalFile(Protocol):
 
     def append(self, kind: int, offset: int, payload: bytes | memoryview = b"") -> int: ...
     def read(self, at: int, size: int) -> bytes: ...
+    def stamp(self, time_ns: int) -> None: ...
     def finish(self) -> None: ...
 
 
@@ -130,3 +132,16 @@ class ContentReader(Protocol):
 class ChunkSink(Protocol):
     def store_chunk(self, data: bytes | memoryview) -> ChunkHash: ...
     def discard_chunk(self, name: ChunkHash) -> None: ...
+
+
+class Ticket(Protocol):
+    @property
+    def op(self) -> OpId: ...
+    def wait(self) -> None: ...
+
+
+class OperationLog(ChunkSink, Protocol):
+    """What the file system asks of the change log; see there."""
+
+    def perform(self, build: Callable[[OpId, int], Operation], *, sync: bool = False, wait: bool = True) -> Ticket: ...
+    def keep_chunk(self, name: ChunkHash) -> bool: ...

@@ -141,6 +141,10 @@ class SparseDraft(Draft):
         """Roughly what the file takes on a disk, for `st_blocks`: at least what is in it, at most its size."""
         return min(self.size, self._stored_bytes)
 
+    def stamp(self, time_ns: int) -> None:
+        """The time of the last edit, to be found after a crash."""
+        self._journal.stamp(time_ns)
+
     # --- edits
 
     def grow(self, size: int, mtime_ns: int) -> None:
