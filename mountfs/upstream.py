@@ -126,9 +126,11 @@ class Upstream:
     def wait_caught_up(self, timeout_s: float) -> bool:
         """Wait until the mirror has all that the server in use had at the call. False: it took too long, or
         there is no server."""
+        return self._wait_caught_up(self._beat_count + 2, timeout_s)  # the next one may have been under way already
+
+    def _wait_caught_up(self, beats: int, timeout_s: float) -> bool:
         with self._beats:
-            target = self._beat_count + 2  # the next one may have been under way already
-            return self._beats.wait_for(lambda: self._caught_up and self._beat_count >= target, timeout_s)
+            return self._beats.wait_for(lambda: self._caught_up and self._beat_count >= beats, timeout_s)
 
     def wait_first_view(self, timeout_s: float) -> bool:
         """At the very first start: wait until there is something to show. False: no server answers, or it
@@ -136,10 +138,11 @@ class Upstream:
         if not self._mirror.empty:
             return True
         deadline = self._monotonic() + timeout_s
+        beats = self._beat_count + 2
         while self._monotonic() < deadline:
             if self.url is None and all(health.errors for _, health in self._servers):
                 return False
-            if self.wait_caught_up(0.1):
+            if self._wait_caught_up(beats, 0.1):
                 return True
         return False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -733,6 +735,20 @@ def test_a_failed_snapshot_is_tried_again(setup: Setup, monkeypatch: pytest.Monk
     eventually(lambda: a.link is None, what="the connection is given up")
     setup.connect(0)
     eventually(lambda: len(setup.world.names()) == 6)
+
+
+def test_the_first_view_of_an_empty_folder_is_there_with_the_second_beat(setup: Setup) -> None:
+    """However far apart they come: a mount that never saw two of them within 0.1 s waited for its whole limit."""
+    a = setup.servers[0]
+    setup.connect(0)
+    seen: list[bool] = []
+    waiting = threading.Thread(target=lambda: seen.append(setup.upstream.wait_first_view(60)))
+    waiting.start()
+    for _ in range(5):
+        time.sleep(0.2)
+        a.beat()
+    waiting.join(30)
+    assert seen == [True]
 
 
 # --- locks
