@@ -2,14 +2,16 @@
 
     python -m tests.cluster.lock_storm [SECONDS] [SEED]
 
-Two processes on each mount add one to a number, under fcntl.lockf or flock. One server at a time is killed with -9 and
-started again, or stopped and continued, and the next one not before both are joined again. At the end the number must
-be the sum of what the processes say that they did: no increment is lost, and there is no conflict copy.
+Two processes on each mount add one to a number, under fcntl.lockf or flock, and one adds to a table of an SQLite
+database. One server at a time is killed with -9 and started again, or stopped and continued, and the next one not
+before both are joined again and seen by both mounts. At the end the number must be the sum of what the processes say
+that they did: no increment is lost, and there is no conflict copy.
 """
 
 from __future__ import annotations
 
 import random
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -41,6 +43,42 @@ print(done, round(longest, 2))
 """
 
 
+DATABASE = """
+import sqlite3, sys, time
+path, name, until = sys.argv[1], sys.argv[2], float(sys.argv[3])
+base = sqlite3.connect(path, timeout=60, isolation_level=None)
+done = longest = 0
+while time.time() < until:
+    began = time.monotonic()
+    base.execute("BEGIN IMMEDIATE")
+    base.execute("UPDATE counter SET number = number + 1")
+    base.execute("INSERT INTO made VALUES (?, ?)", (name, done))
+    base.execute("COMMIT")
+    done += 1
+    longest = max(longest, time.monotonic() - began)
+print(done, round(longest, 2))
+"""
+
+
+def database(mount: Mount, until: float) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", DATABASE, str(mount.root / "base.db"), mount.name, str(until)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+
+
+def in_database(mount: Mount) -> tuple[str, int, int]:
+    base = sqlite3.connect(mount.root / "base.db")
+    (health,), (number,), (rows,) = (
+        base.execute(question).fetchone()
+        for question in (
+            "PRAGMA integrity_check",
+            "SELECT number FROM counter",
+            "SELECT count(DISTINCT name || number) FROM made",
+        )
+    )
+    base.close()
+    return health, number, rows
+
+
 def worker(mount: Mount, kind: str, until: float) -> subprocess.Popen[str]:
     argv = [sys.executable, "-c", WORKER, str(mount.root / f"count-{kind}"), kind, str(until)]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
@@ -69,16 +107,21 @@ def storm(folder: Path, seconds: float, seed: int) -> bool:
     with Cluster(folder, servers=2) as cluster:
         a, b = cluster.start_servers()
         mounts = [cluster.mount("one", [a, b]), cluster.mount("two", [b, a])]
+        base = sqlite3.connect(mounts[0].root / "base.db")
+        base.executescript("CREATE TABLE counter (number); INSERT INTO counter VALUES (0)")
+        base.executescript("CREATE TABLE made (name, number)")
+        base.close()
         until = time.time() + seconds
         workers = [
             (kind, worker(mount, kind, until)) for kind in ("posix", "flock") for mount in mounts for _ in (1, 2)
         ]
+        workers += [("sqlite", database(mount, until)) for mount in mounts]
         disturbed: list[str] = []
         while time.time() < until - 8:
             time.sleep(chance.uniform(0.5, 3.0))
             disturbed.append(disturb(chance, chance.choice(cluster.servers)))
             wait_until(lambda: joined(cluster), "the servers are joined", 60)
-        done = {"posix": 0, "flock": 0}
+        done = {"posix": 0, "flock": 0, "sqlite": 0}
         longest = 0.0
         for kind, each in workers:
             words = each.communicate(timeout=120)[0].split()
@@ -87,6 +130,11 @@ def storm(folder: Path, seconds: float, seed: int) -> bool:
         cluster.wait_settled()
         whole = True
         for kind, times in done.items():
+            if kind == "sqlite":
+                shown = [in_database(mount) for mount in mounts]
+                whole = whole and shown == [("ok", times, times)] * 2
+                print(f"sqlite: {times} transactions, the database says {shown}")
+                continue
             found = [int(mount.hands.read(f"count-{kind}")) for mount in mounts]
             whole = whole and found == [times, times]
             print(f"{kind}: {times} increments, the number is {found}")
