@@ -95,6 +95,8 @@ class OpenFile:
         self.unsaved: Unsaved | None = None
         """What getattr shows meanwhile. A frozen value, replaced whole: it is read without the lock."""
         self.foreign = 0
+        self._seen = 0
+        """As of a handle, for all: what one of them has read the others may have read from the kernel's pages."""
         self.removed_here = False
         self.nameless = False
         """As it was at the last look; a file that is no orphan may be so until it is saved."""
@@ -199,7 +201,7 @@ class OpenFile:
             self.refresh()
             if self.draft is not None:
                 return self.draft.read(offset, size)
-            handle.seen = self.foreign
+            handle.seen = self._seen = self.foreign
             content = self.content
         return self._parts.cache.read(content, offset, size, handle.ahead)
 
@@ -209,7 +211,7 @@ class OpenFile:
             self.refresh()
             at = self.size if offset is None else offset
             check_size(at + len(data))
-            draft = self._begin(handle)
+            draft = self._begin(None if offset is None else handle)  # the end is that of the newest version
             now_ns = self._parts.now_ns()
             draft.write(at, data, now_ns)
             self._edited(now_ns)
@@ -278,8 +280,9 @@ class OpenFile:
             return self.draft
         if handle is not None and handle.looked:
             handle.seen, handle.looked = self.foreign, False
-        if handle is not None and handle.seen < self.foreign:
-            self._go_back_to(handle.seen)
+        seen = self.foreign if handle is None else max(handle.seen, self._seen)
+        if seen < self.foreign:
+            self._go_back_to(seen)
         opening = Opening(self.node, self.version, self.content, self._known_name())
         parts = self._parts
         self.draft = SparseDraft.begin(opening, parts.journals, parts.cache, parts.log, parts.now_ns())

@@ -25,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.differential", description=__doc__)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=1, help="leave out the programs of this seed before that one")
     parser.add_argument("--calm", action="store_true", help="no faults")
     parser.add_argument("--hands", default=",".join(HANDS), help="who takes part")
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="go on after a difference; programs are kept there")
@@ -81,6 +82,7 @@ def campaign(folder: Path, options: argparse.Namespace) -> int:
             faults=not options.calm,
             differs=differs,
             progress=progress,
+            first=options.first,
         )
         print(table(world, counts, time.monotonic() - started))
         return everywhere(world)
@@ -99,7 +101,7 @@ def keep(folder: Path, program: list[Step], difference: Difference) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     number = len(list(folder.iterdir())) + 1
     print(f"DIFFERENCE {number}: {difference}", flush=True)
-    text = "\n".join(["[", *lines(program), "]"])
+    text = "\n".join([*(f"# {line}" for line in str(difference).splitlines()), "[", *lines(program), "]"])
     (folder / f"{number}.txt").write_text(text)
 
 

@@ -189,8 +189,10 @@ def drive(
     differs: Callable[[list[Step], Difference], None],
     progress: Callable[[], None] = lambda: None,
     steps_of_a_program: int = STEPS_OF_A_PROGRAM,
+    first: int = 1,
 ) -> None:
-    """Programs that Hypothesis draws, until so many steps were made. `differs` is told of each difference."""
+    """Programs that Hypothesis draws, from number `first` on, until so many steps were made. `differs` is told of each
+    difference."""
     gene = st.binary(min_size=GENES, max_size=GENES)
     genes = st.lists(gene, min_size=steps_of_a_program, max_size=steps_of_a_program)
 
@@ -206,6 +208,9 @@ def drive(
     def one_program(words: bytes, drawn: list[bytes]) -> None:
         if counts.steps >= steps:
             raise Enough
+        if world.programs + 1 < first:
+            world.programs += 1
+            return
         trace: list[Step] = []
         try:
             plan = Plan.of(Genes(stirred(words, world.programs, 0)), hands=hands, faults=faults)

@@ -106,6 +106,21 @@ PROGRAMS: dict[str, list[Step]] = {
         ("fault", "kill mount"),
         ("look", True),
     ],
+    "a write of one who had read the other mount's from the kernel's pages made a conflict copy": [
+        ("r", "open", 1, "b", "RDWR|CREAT", 0o644),
+        ("s", "open", 1, "b", "RDWR", 0),
+        ("b", "open", 2, "b", "RDWR", 0),
+        ("b", "write", 2, 100, 1048581),
+        ("s", "pwrite", 1, 60, 266, 65536),
+        ("look", True),
+    ],
+    "lines that two mounts append in turn, and never read, ended in conflict copies": [
+        ("r", "open", 1, "b", "WRONLY|CREAT|APPEND", 0o644),
+        ("r", "write", 1, 1, 100),
+        ("b", "open", 2, "b", "WRONLY|APPEND", 0),
+        *[(hand, "write", slot, seed, 10 * seed) for seed in range(1, 5) for hand, slot in (("b", 2), ("r", 1))],
+        ("look", True),
+    ],
     "the names of trusted attributes were shown to everybody": [
         ("r", "setxattr", "", "trusted.t", b"value", 0),
         ("r", "setxattr", "", "user.a", b"value", 0),

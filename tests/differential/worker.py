@@ -145,6 +145,8 @@ class Program:
             access = self.flags[slot] & os.O_ACCMODE
             if self.flags[slot] & os.O_PATH or not stat.S_ISREG(os.fstat(fd).st_mode):
                 continue
+            if access == os.O_WRONLY and self.flags[slot] & os.O_APPEND:
+                continue  # its writes go to the end, wherever that is
             if access == os.O_WRONLY or self.flags[slot] & os.O_DIRECT:
                 self.close(slot)
                 closed.append(slot)
