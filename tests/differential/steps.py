@@ -319,7 +319,7 @@ GROUPS: dict[str, dict[str, tuple[int, Build]]] = {
         "fdatasync": (2, lambda c: ("fdatasync", c.any_slot())),
     },
     "maps": {
-        "mmap": (4, lambda c: ("mmap", c.file_slot(), not c.genes.one_in(5))),
+        "mmap": (4, lambda c: ("mmap", c.some_file_slot(), not c.genes.one_in(5))),
         "mstore": (6, lambda c: ("mstore", _mapped(c), c.seed(), c.length(), c.near_offset())),
         "mread": (4, lambda c: ("mread", _mapped(c), c.length(), c.near_offset())),
         "msync": (3, lambda c: ("msync", _mapped(c))),
