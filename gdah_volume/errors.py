@@ -7,7 +7,7 @@
     │   ├── NoSpace  ReadOnly  StaleHandle  BadHandle  OutOfRange  NoMoreData
     │   └── WouldBlock  Interrupted  Deadlock  TooManyLocks
     ├── RequestError         the other side said something wrong: 4xx, nothing stored
-    │   ├── BadMessage  MessageTooBig  UnknownVolume  UnknownNode  UnknownVersion  UnknownChunk
+    │   ├── BadMessage (CutShort)  MessageTooBig  UnknownVolume  UnknownNode  UnknownVersion  UnknownChunk
     │   └── HashMismatch  Unauthorized  VersionFromTheFuture  OutOfOrder
     ├── Unavailable          remote or local trouble, worth another try elsewhere or later
     │   ├── Unreachable      no server answered in time
@@ -168,6 +168,10 @@ class RequestError(GdahError):
 
 class BadMessage(RequestError):
     pass
+
+
+class CutShort(BadMessage):
+    """Whoever sent it is gone before its end: nobody hears the answer."""
 
 
 class MessageTooBig(RequestError):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from gdah_volume.errors import BadMessage, GdahError, MessageTooBig
+from gdah_volume.errors import BadMessage, CutShort, GdahError, MessageTooBig
 from storage_server.metrics import COUNTS
 
 
@@ -54,14 +56,23 @@ def install_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, plain)
 
 
+async def stream_of(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises CutShort when whoever sends it is gone."""
+    try:
+        async for part in request.stream():
+            yield part
+    except ClientDisconnect:
+        raise CutShort("the body was cut short") from None
+
+
 async def body_of(request: Request, limit: int) -> bytes:
-    """The whole body, if it is not longer than `limit`."""
+    """The whole body, if it is not longer than `limit`. Raises CutShort when whoever sent it is gone."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise MessageTooBig(f"a body of {declared} bytes; at most {limit} are taken")
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
+    async for part in stream_of(request):
         size += len(part)
         if size > limit:
             raise MessageTooBig(f"a body of more than {limit} bytes")

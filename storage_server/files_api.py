@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from gdah_volume.content import Content
 from gdah_volume.errors import FileTooBig, IsADirectory, NotADirectory
 from gdah_volume.tree import NodeView, Tree
-from storage_server.answers import AnyTextJSON
+from storage_server.answers import AnyTextJSON, stream_of
 from storage_server.authoring import look
 from storage_server.served import Served
 
@@ -103,7 +103,7 @@ def make_files_router(served: Served) -> APIRouter:
             await served.editor(volume).make_dirs(raw)
             return AnyTextJSON({"path": _text(raw)}, status_code=201)
         there.check_room()
-        content, blobs = await there.content.upload(request.stream(), sync=bool(sync))
+        content, blobs = await there.content.upload(stream_of(request), sync=bool(sync))
         ack = await served.editor(volume).write_file(raw, content, blobs, sync=bool(sync))
         copies = {} if ack is None else {"copies": ack.copies, "of": ack.of, "id": ack.id}
         return AnyTextJSON({"path": _text(raw), "size": content.size, **copies}, status_code=201)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -371,3 +372,13 @@ def test_monitoring(server: Server) -> None:
     assert 'gdah_refused_total{code="BadMessage"}' in text
     assert http.get(server.url + "/docs").status_code == 200
     assert "/v1/volumes/{volume}/chunks/{name}" in http.get(server.url + "/openapi.json").json()["paths"]
+
+
+def test_a_body_that_is_cut_short_is_no_fault_of_ours(server: Server, bystander: LaneClient) -> None:
+    """A mount that is killed, or whose cable is cut, in the middle of a chunk."""
+    path = f"/v1/volumes/test_chamber/chunks/{'0' * 64}"
+    with socket.create_connection(("127.0.0.1", server.port), 10) as half:
+        half.sendall(f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n".encode() + b"x" * 50_000)
+        time.sleep(0.2)  # it is being read
+    wait_until(lambda: server.get("/metrics").text.count("CutShort") > 0, "the server has noticed", 15)
+    assert "Traceback" not in server.process.log_text()
