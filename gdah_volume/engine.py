@@ -58,6 +58,7 @@ class Engine:
 
     def begin(self) -> None:
         """Start to collect what changes."""
+        self._store.times_before.clear()
         self.original = Before(nodes={}, aliases={}, attrs={}, files={}, links={}, versions={}, last={})
 
     # --- the three things that happen to an operation

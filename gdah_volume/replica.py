@@ -248,6 +248,7 @@ class Replica:
         nodes.update(node for node, was in old.nodes.items() if store.node(node) != was)
         nodes.update(node for node, attrs in old.attrs.items() if store.attrs(node) != attrs)
         nodes.update(node for node, file in old.files.items() if store.file(node) != file)
+        nodes.update(node for node, was in store.times_before.items() if store.touched(node) != was)
         for node, into in old.aliases.items():
             now = store.alias(node)
             if now != into:

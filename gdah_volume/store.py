@@ -52,6 +52,8 @@ class Store:
         self._caching = not database.read_only
         self.generation = 0
         """Grows with every write, for those who keep derived figures."""
+        self.times_before: dict[NodeId, Touched | None] = {}
+        """Of what was touched since the engine began to collect changes."""
         self._nodes: Cache[NodeId, NodeRecord | None] = Cache(CACHED_NODES)
         self._touched: Cache[NodeId, Touched | None] = Cache(CACHED_NODES)
         self._links: Cache[LinkId, LinkRow | None] = Cache(CACHED_LINKS)
@@ -333,6 +335,7 @@ class Store:
         self, node: NodeId, clock: int, server: str, mtime_ns: int | None, ctime_ns: int, *, pending: bool
     ) -> None:
         """A node's entries or names changed. The later stamp's mtime wins; ctime only grows."""
+        self.times_before.setdefault(node, self.touched(node))
         self._touched.drop(node)
         self.views.drop(node)
         self.generation += 1
@@ -349,6 +352,8 @@ class Store:
 
     def touches_of_pending(self, clock: int) -> list[tuple[NodeId, int | None, int]]:
         """Take out what a pending operation left here: (node, mtime, ctime)."""
+        for (node,) in self.database.rows("SELECT node FROM touched_at WHERE pending = 1 AND clock = ?", (clock,)):
+            self.times_before.setdefault(node, self.touched(node))
         rows = self.database.rows(
             "DELETE FROM touched_at WHERE pending = 1 AND clock = ? RETURNING node, mtime_ns, ctime_ns", (clock,)
         )

@@ -66,6 +66,22 @@ def test_restamping_moves_an_operation_among_those_it_clashes_with(replica: Repl
     assert {first.id, other.id} <= changes.nodes
 
 
+def test_what_comes_and_goes_within_one_batch_has_changed_its_folder(replica: Replica):
+    """Found by the differential machine: after an outage another mount's kernel kept the old times of the folder."""
+    there = Replica(Database(":memory:"))
+    client = Client("a", there.tree)
+    made = client.create("f", "one")
+    accept(there, made, 10)
+    gone = client.unlink("f")
+    there.database.close()
+    with replica.database.transaction():
+        changes = replica.accept_all([(made, stamp(10)), (gone, stamp(11))])
+    assert listing(replica.tree) == {}
+    assert ROOT in changes.nodes
+    with replica.database.transaction():
+        assert not replica.accept_all([(gone, stamp(11))])
+
+
 def test_the_digest_is_that_of_the_set_and_not_of_its_order(replica: Replica, client: Client):
     ops = [client.create(name) for name in "abc"]
     other = Replica(Database(":memory:"))
