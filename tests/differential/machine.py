@@ -101,7 +101,7 @@ class Run:
             self.counts.steps += len(parts[hand])
             for one, mine, theirs in zip(parts[hand], ours, plain, strict=True):
                 self.counts.calls[f"{one[0]}: {mine[0] if mine[0] != 'error' else mine[1]}"] += 1
-                if mine != theirs:
+                if compare.agree((hand, *one), mine, theirs) is None:
                     raise Difference(
                         f"at once, {hand} {one!r}: {_short(mine)} on the mount, {_short(theirs)} in the folder"
                     )
