@@ -326,6 +326,21 @@ def test_a_folder_that_both_made_is_not_removed_by_one_who_moved_his_and_does_no
         assert tree_of(world) == {b"c": "dir"}
 
 
+def test_a_file_that_was_parted_from_another_is_still_what_its_author_saw() -> None:
+    """Both keep the version when two files that had become one are parted: an exchange of either finds what was seen.
+    (The check was wrong, not the rule.)"""
+    program = [
+        ("issue", 1, "create", 2, 0, 2),
+        ("issue", 2, "create", 2, 0, 2),
+        ("issue", 2, "write", 2, 0, 0),
+        ("issue", 2, "save", 2, 0, 3),
+        ("push", 1, 1, 1000, "none"),
+        ("do", 2, 0, "none", "swap_save", 1, 0, 3),
+    ]
+    with told(program, servers=3, clients=3) as world:
+        assert world.counts.issued == 8
+
+
 def test_heartbeats_of_one_side_only_make_nothing_stable_that_the_other_may_still_stamp() -> None:
     """A promise counts only for one who has read everything that was stamped before it."""
     program = [

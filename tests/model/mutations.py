@@ -34,6 +34,7 @@ from tests.model.stories import (
     REVIVED_INTO_A_CYCLE,
     SLOW_CLOCK,
     WRITTEN_TWICE,
+    WRITTEN_TWICE_AND_EXCHANGED,
 )
 from tests.model.world import Program, World
 
@@ -411,7 +412,7 @@ CATALOGUE = (
     _m("a rename leaves rev", rename_leaves_rev, 4, program=MOVED_AND_REMOVED),
     _m("a merge leaves rev", merge_leaves_rev, 4, program=MADE_TWICE_AND_REMOVED),
     _m("an exchange ignores rev", exchange_ignores_rev, 4),
-    _m("an exchange ignores where contents went", exchange_ignores_branches, 4),
+    _m("an exchange ignores where contents went", exchange_ignores_branches, 4, program=WRITTEN_TWICE_AND_EXCHANGED),
     _m("an exchange leaves rev", exchange_leaves_rev, 4),
     _m("an exchange looks for one circle", exchange_looks_for_one_circle, 0, 2),
     _m("a move forgets merges", move_forgets_merges, 4, program=MADE_TWICE_MOVED_AND_REMOVED),

@@ -53,7 +53,10 @@ def check_exchange(op: Exchange, before: State, after: State) -> None:
         old, place, new = before.links[seen.link], before.links[other.link], after.links[seen.link]
         require(4, old.live and old.rev == seen.rev, f"{op.id} moved {seen.link}, which had been placed anew meanwhile")
         require(4, (new.parent, new.name) == (place.parent, place.name), f"{op.id} put {seen.link} elsewhere")
-        gone = seen.version is not None and landed(seen.version, before) != old.node
+        # A file that is parted from another keeps its version, and so does the other: then it is in both.
+        file = before.files.get(old.node)
+        still = seen.version is None or (file is not None and file.version == seen.version)
+        gone = not still and seen.version is not None and landed(seen.version, before) != old.node
         require(4, not gone, f"{op.id} moved {seen.link}, but what its author had seen there is in another file")
 
 

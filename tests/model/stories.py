@@ -50,6 +50,14 @@ WRITTEN_TWICE: Program = (
     ("issue", 1, "write", 0, 4),
     ("issue", 1, "write", 0, 4),
 )
+WRITTEN_TWICE_AND_EXCHANGED: Program = (
+    *SEEN_BY_BOTH,
+    ("issue", 0, "write", 0, 4),
+    ("issue", 1, "write", 0, 4),
+    ("issue", 1, "swap_save", 0, 0, 4),
+    ("push", 0, 0, 1000, "none"),
+    ("push", 1, 1, 1000, "none"),
+)
 MOVED_AND_REMOVED: Program = (
     *SEEN_BY_BOTH,
     ("issue", 1, "unlink", 0),
