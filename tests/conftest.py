@@ -41,9 +41,9 @@ def new_cluster(tmp_path: Path, fuse: None) -> Iterator[Callable[..., Cluster]]:
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 real source files in their folders, on the local disk. Read only. `tests.cluster.measure` takes 1,100."""
+    """200 real source files in their folders, on the local disk. Read only. `tests.cluster.measure` takes 1,100."""
     folder = tmp_path_factory.mktemp("sources") / "lib"
-    copy_sources(folder, int(os.environ.get("GDAH_TEST_SOURCES", "300")))
+    copy_sources(folder, int(os.environ.get("GDAH_TEST_SOURCES", "200")))
     return folder
 
 

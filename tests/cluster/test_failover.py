@@ -39,7 +39,7 @@ def test_a_server_is_lost_in_the_middle_of_a_copy(
 
     copy = mount.begin("cp", "-r", sources, "lib")
     watcher = mount.more_hands()
-    wait_until(lambda: watcher.exists("lib") and watcher.count("lib") > 100, "the copy is under way", 60)
+    wait_until(lambda: watcher.exists("lib") and watcher.count("lib") > 50, "the copy is under way", 60)
     if fault == "killed":
         lost.kill9()
     else:
