@@ -60,7 +60,7 @@ def writers(path: str, mode: str, kills: int, seconds: float) -> set[int]:
         check.close()
         end(random.Random(len(acknowledged)).choice(running))
         begin()
-    for one in running:
+    for one in list(running):
         end(one)
     return acknowledged
 
