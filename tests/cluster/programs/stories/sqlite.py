@@ -60,8 +60,8 @@ def writers(path: str, mode: str, kills: int, seconds: float) -> set[int]:
         check.close()
         end(random.Random(len(acknowledged)).choice(running))
         begin()
-    for one in list(running):
-        end(one)
+    while running:  # `end` takes it out
+        end(running[0])
     return acknowledged
 
 
