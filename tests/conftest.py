@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import LIVE, Cluster
+from gdah_drill.cluster import LIVE, Cluster
 from tests.cluster.sources import copy_sources
 
 _ran_on_mounts = 0

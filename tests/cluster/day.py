@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.cluster.cluster import Cluster, Mount, Server
-from tests.cluster.processes import run_program
+from gdah_drill.cluster import Cluster, Mount, Server
+from gdah_drill.processes import run_program
+from gdah_drill.waiting import wait_until
 from tests.cluster.sources import copy_sources
-from tests.cluster.waiting import wait_until
 
 STEP_S = 300.0
 ARRIVES_S = 60.0

@@ -17,11 +17,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from gdah_drill.cluster import Cluster, Mount
+from gdah_drill.processes import begin_program, finish_program
+from gdah_drill.waiting import wait_until
 from tests.cluster import traced_copy
-from tests.cluster.cluster import Cluster, Mount
-from tests.cluster.processes import begin_program, finish_program
 from tests.cluster.sources import SOURCE_FILES, copy_sources
-from tests.cluster.waiting import wait_until
 
 COPY_STORIES: dict[str, tuple[str, str]] = {
     "nothing happens": ("", ""),

@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster.cluster import Cluster, Mount, Server
-from tests.cluster.waiting import wait_until
+from gdah_drill.cluster import Cluster, Mount, Server
+from gdah_drill.waiting import wait_until
 
 Content = bytes | str | None
 NAMES = ("a", "b", "c", "d.txt", "e")

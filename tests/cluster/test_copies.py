@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster
-from tests.cluster.waiting import wait_until
+from gdah_drill.cluster import Cluster
+from gdah_drill.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(300)]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.hands import Hands, Stuck
-from tests.cluster.processes import free_port, run_program
-from tests.cluster.proxy import FaultProxy
+from gdah_drill.hands import Hands, Stuck
+from gdah_drill.processes import free_port, run_program
+from gdah_drill.proxy import FaultProxy
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster, Mount, Server
-from tests.cluster.waiting import wait_until
+from gdah_drill.cluster import Cluster, Mount, Server
+from gdah_drill.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(180)]
 

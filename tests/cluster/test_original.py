@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster
+from gdah_drill.cluster import Cluster
+from gdah_drill.waiting import wait_until
 from tests.cluster.original import OriginalClient, OriginalServer, now
-from tests.cluster.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(120)]
 

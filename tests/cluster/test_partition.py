@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cluster.cluster import Cluster
-from tests.cluster.waiting import wait_until
+from gdah_drill.cluster import Cluster
+from gdah_drill.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(240)]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster, Mount
-from tests.cluster.processes import run_program
+from gdah_drill.cluster import Cluster, Mount
+from gdah_drill.processes import run_program
 from tests.cluster.programs import Story, stories, tell
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(300)]

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.cluster import Cluster, Mount
-from tests.cluster.processes import finish_program
-from tests.cluster.waiting import wait_until
+from gdah_drill.cluster import Cluster, Mount
+from gdah_drill.processes import finish_program
+from gdah_drill.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(180)]
 

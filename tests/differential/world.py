@@ -17,9 +17,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.cluster import Cluster, Mount, Server
-from tests.cluster.hands import abandon
-from tests.cluster.waiting import wait_until
+from gdah_drill.cluster import Cluster, Mount, Server
+from gdah_drill.hands import abandon
+from gdah_drill.waiting import wait_until
 from tests.differential.compare import Answer, Snapshot, mounts, trees
 from tests.differential.steps import HANDS, Step, Who
 from tests.differential.worker import receive, send

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster
+from gdah_drill.cluster import Cluster
 from tests.fs.device import Device
 from tests.fs.targets import FolderTarget, MountTarget, ObjectTarget, Target
 

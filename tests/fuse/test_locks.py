@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.waiting import wait_until
+from gdah_drill.waiting import wait_until
 from tests.fuse.conftest import ToyMount
 
 pytestmark = [pytest.mark.mount, pytest.mark.timeout(120)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from gdah_drill.cluster import Cluster, Mount
 from mountfs.status import StatusServer
-from tests.cluster.cluster import Cluster, Mount
 from tests.page.fake_view import FakeView
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
+from gdah_drill.cluster import Cluster
+from gdah_drill.waiting import wait_until
 from mountfs.servers import NO_CHOICE, Choice, Figures, choose
 from mountfs.status import StatusServer, StatusSettings
 from mountfs.status_page import LANGUAGES, PAGE
-from tests.cluster.cluster import Cluster
-from tests.cluster.waiting import wait_until
 from tests.page.fake_view import FakeView, sample
 from tests.page.sites import FakeSite, RealSite, Site
 

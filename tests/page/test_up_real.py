@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from gdah_drill.hands import Hands
+from gdah_drill.processes import free_port
+from gdah_drill.waiting import wait_until
 from mountfs import mountpoint
-from tests.cluster.hands import Hands
-from tests.cluster.processes import free_port
-from tests.cluster.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(240)]
 

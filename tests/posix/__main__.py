@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.cluster.cluster import Cluster
+from gdah_drill.cluster import Cluster
 from tests.posix.bench import Bench, differences, report, run
 from tests.posix.scenarios import SCENARIOS
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.cluster import Cluster
+from gdah_drill.cluster import Cluster
 from tests.posix.bench import Bench, Scenario, differences, report, run
 from tests.posix.scenarios import SCENARIOS
 

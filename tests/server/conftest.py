@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gdah_drill.cluster import Cluster, Server
+from gdah_drill.waiting import wait_until
 from gdah_volume.wire import Ack
-from tests.cluster.cluster import Cluster, Server
-from tests.cluster.waiting import wait_until
 from tests.server.lane_client import Identity, LaneClient
 
 Connect = Callable[..., LaneClient]

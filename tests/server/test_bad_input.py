@@ -14,6 +14,8 @@ import pytest
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
+from gdah_drill.cluster import Cluster, Server
+from gdah_drill.waiting import wait_until
 from gdah_volume.content import Chunk, Content, hash_of
 from gdah_volume.ids import NodeId, OpId, ServerId, Version
 from gdah_volume.lock_messages import FileLock, LockAgain, LockAsk, LockClaim, LockClients, LockHold
@@ -38,8 +40,6 @@ from gdah_volume.wire import (
     decode,
     encode,
 )
-from tests.cluster.cluster import Cluster, Server
-from tests.cluster.waiting import wait_until
 from tests.server.conftest import Connect
 from tests.server.lane_client import Identity, LaneClient
 

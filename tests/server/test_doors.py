@@ -12,9 +12,9 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.cluster.cluster import Cluster
-from tests.cluster.processes import free_port
-from tests.cluster.waiting import wait_until
+from gdah_drill.cluster import Cluster
+from gdah_drill.processes import free_port
+from gdah_drill.waiting import wait_until
 from tests.server.conftest import Connect, wait_joined
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]

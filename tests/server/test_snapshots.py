@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+from gdah_drill.cluster import Cluster, Server
+from gdah_drill.waiting import wait_until
 from gdah_volume.ids import OpId
 from gdah_volume.stamps import ZERO
 from gdah_volume.wire import Ack, Entry, HandedOver, Handover, Offer, Refused, SnapshotNeeded, Subscribe, Want
 from storage_server.snapshots import SpooledSnapshot
-from tests.cluster.cluster import Cluster, Server
-from tests.cluster.waiting import wait_until
 from tests.server.conftest import Connect, wait_joined
 from tests.server.lane_client import Identity
 

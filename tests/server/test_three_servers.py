@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from gdah_drill.cluster import Cluster
+from gdah_drill.waiting import wait_until
 from gdah_volume.wire import Ack
-from tests.cluster.cluster import Cluster
-from tests.cluster.waiting import wait_until
 from tests.server.conftest import Connect, assert_copies, wait_joined
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
+from gdah_drill.cluster import Cluster
+from gdah_drill.waiting import wait_until
 from gdah_volume.content import hash_of
 from gdah_volume.ids import NodeId
 from gdah_volume.wire import Ack, Feed, Refused
-from tests.cluster.cluster import Cluster
-from tests.cluster.waiting import wait_until
 from tests.server.conftest import Connect, assert_copies, wait_joined
 from tests.server.lane_client import Identity
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from gdah_drill import nursery
 from gdah_volume.ids import DEFAULT_VOLUME
 from mountfs.sync import SyncSettings, SyncSide
-from tests import nursery
 
 START_LIMIT_S = 30.0
 

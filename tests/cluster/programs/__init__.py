@@ -29,8 +29,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.cluster.cluster import Mount
-from tests.cluster.processes import run_program
+from gdah_drill.cluster import Mount
+from gdah_drill.processes import run_program
 
 FOLDER = Path(__file__).parent / "stories"
 DATE = "2026-01-02T03:04:05+0000"

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.cluster.cluster import Cluster
+from gdah_drill.cluster import Cluster
 from tests.cluster.programs import Result, Story, stories, tell
 
 

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests import nursery
-from tests.cluster.hands import abandon
+from gdah_drill import nursery
+from gdah_drill.hands import abandon
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 TERMINATE_S = 20.0
 _GIVEN: set[int] = set()
 

@@ -55,7 +55,7 @@ class Nursery:
         self._lock = threading.Lock()
         self._stream = ours.makefile("rwb")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.nursery", str(theirs.fileno())],
+            [sys.executable, "-m", "gdah_drill.nursery", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).resolve().parent.parent,
             stdin=subprocess.DEVNULL,

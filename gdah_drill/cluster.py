@@ -26,8 +26,8 @@ from typing import Any, Self
 
 import httpx
 
-from tests.cluster.hands import Hands, reap
-from tests.cluster.processes import (
+from gdah_drill.hands import Hands, reap
+from gdah_drill.processes import (
     Process,
     begin_program,
     command_line,
@@ -35,8 +35,8 @@ from tests.cluster.processes import (
     free_port,
     run_program,
 )
-from tests.cluster.proxy import FaultProxy
-from tests.cluster.waiting import wait_until
+from gdah_drill.proxy import FaultProxy
+from gdah_drill.waiting import wait_until
 
 VOLUME = "test_chamber"
 START_S = 40.0
