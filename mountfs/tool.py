@@ -20,9 +20,10 @@ from typing import Any
 
 from gdah_volume.errors import GdahError, InvalidArgument, NotFound, Unreachable
 from gdah_volume.settings import read_token
-from mountfs import mountpoint, registry, tool_up
+from mountfs import mountpoint, registry, tool_offline, tool_up
 from mountfs.registry import MountRecord
 from mountfs.tool_client import MountClient, choose
+from mountfs.tool_words import printable
 
 OK, FAILED, USAGE, ONLY_HERE = 0, 1, 2, 3
 FLUSH_ONCE_S = 30.0
@@ -75,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--status-addr", default=registry.DEFAULT_STATUS_ADDR, metavar="HOST:PORT", help="of the page")
     up.add_argument("--ports", default="7001,7002", metavar="A,B", help="of the servers (default 7001,7002)")
     up.set_defaults(run=up_of)
+    tool_offline.add_parsers(commands)
     return command
 
 
@@ -268,20 +270,6 @@ def up_of(flags: argparse.Namespace) -> int:
 
 
 # --- words
-
-
-def printable(name: str) -> str:
-    """A name that cannot command the terminal: everything that is no plain character is written as an escape."""
-    if name.isprintable():
-        return name
-    return "".join(char if char.isprintable() else _escape(char) for char in name)
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:
-        code -= 0xDC00
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def size_words(size: float) -> str:

@@ -24,6 +24,7 @@ from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.database import Database
 from gdah_volume.errors import GdahError, InvalidArgument, StorageFailed
 from gdah_volume.ids import VolumeName
+from gdah_volume.layout import SERVER_LOCK, VOLUME_CHUNKS, VOLUME_DATABASE, server_volume
 from gdah_volume.wire import MESSAGE_MAX_BYTES, PROTOCOL
 from storage_server.answers import install_errors
 from storage_server.api import make_router
@@ -57,7 +58,7 @@ class DataFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[str] = (path / "lock").open("w", encoding="ascii")
+            self._lock: IO[str] = (path / SERVER_LOCK).open("w", encoding="ascii")
         except OSError as error:
             raise InvalidArgument(f"--data {path}: cannot be used: {error.strerror}") from error
         try:
@@ -71,7 +72,7 @@ class DataFolder:
         self.spool.mkdir(exist_ok=True)
 
     def of(self, volume: VolumeName) -> Path:
-        folder = self.path / "volumes" / volume
+        folder = server_volume(self.path, volume)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -99,16 +100,16 @@ class Application:
 
     def _open(self, name: VolumeName) -> Volume:
         folder = self._folder.of(name)
-        database = Database(folder / "volume.db")
+        database = Database(folder / VOLUME_DATABASE)
         self._databases.append(database)
         # The write-ahead log is folded back by `upkeep`, beside the writer: inside a commit it would stop the loop.
         database.execute("PRAGMA wal_autocheckpoint = 0")
-        self._folders[name] = Database(folder / "volume.db")
+        self._folders[name] = Database(folder / VOLUME_DATABASE)
         self._databases.append(self._folders[name])
         lock = threading.RLock()
         reader = database.reader()
         self._databases.append(reader)
-        chunks = ChunkStore(folder / "chunks", database, lock=lock, reader=reader)
+        chunks = ChunkStore(folder / VOLUME_CHUNKS, database, lock=lock, reader=reader)
         store = VolumeStore(database, chunks, monotonic=time.monotonic)
         urls, retired = store.members()
         membership = Membership(store.server, self.config.own_url, self.config.peers, urls, retired)

@@ -222,7 +222,7 @@ def test_help_promises_only_what_is_there(capsys: pytest.CaptureFixture[str]) ->
         tool.main(["--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    for later in ("resolve", "history", "restore", "pin", "fsck", "export"):
+    for later in ("resolve", "history", "restore", "pin"):
         assert later not in said
 
 
