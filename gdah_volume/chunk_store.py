@@ -3,9 +3,9 @@
 Knows names and bytes only; which operation needs a chunk, and when it may go, is decided elsewhere.
 
 Layout of `folder`: `ab/<hex>` one file per larger chunk (by the first byte of its name), `new/` files being
-written, `quarantine/` bytes that did not match their name, `synced` a mark whose time is that of the last
-sync. Small chunks (<= INLINE_MAX_BYTES) are rows of the table `chunks`, so one commit covers them and the
-log.
+written, `quarantine/` bytes that did not match their name, `collected/` what nothing needed (see `collected`),
+`synced` a mark whose time is that of the last sync. Small chunks (<= INLINE_MAX_BYTES) are rows of the table
+`chunks`, so one commit covers them and the log.
 
 A file is written to `new/` and renamed; its fsync waits for `sync()`. So after a loss of power a file may
 hold less than its name says: the folders that changed since the mark are verified when the store is opened,
@@ -22,7 +22,6 @@ while it uses the connection (lock order: the caller's lock, then ours; we call 
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 import sqlite3
@@ -32,8 +31,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from gdah_volume.collected import Collected, name_of_file
 from gdah_volume.content import CHUNK_SIZE, INLINE_MAX_BYTES, ChunkHash, hash_of
-from gdah_volume.errors import BadMessage, GdahError, HashMismatch, NoSpace, StorageFailed
+from gdah_volume.disk_errors import database_errors, disk_errors, fsync
+from gdah_volume.errors import BadMessage, GdahError, HashMismatch, StorageFailed
 
 _MARK_SLACK_NS = 2_000_000_000
 """Folder times are coarse (a jiffy) and clocks are set: look back a little further than the mark."""
@@ -73,6 +74,7 @@ class ChunkStore:
         self._failed = False
         self._counter = itertools.count()
         self._known_folders: set[str] = set()
+        self.collected = Collected(f"{self._folder}/collected", database)
         self._prepare()
 
     # --- writing
@@ -108,13 +110,16 @@ class ChunkStore:
         if not 0 < size <= CHUNK_SIZE:
             raise BadMessage(f"a chunk of {size} bytes; 1 to {CHUNK_SIZE} are possible")
         if size <= INLINE_MAX_BYTES:
-            with _disk_errors("a small chunk"), self._lock, self._database.transaction():
+            with disk_errors("a small chunk"), self._lock, self._database.transaction():
                 self._database.execute("INSERT OR IGNORE INTO chunks (hash, data) VALUES (?, ?)", (name, bytes(data)))
+                self.collected.unmark(name)
             return
         path = self._path(name)
         if self._file_size(path) == size:
-            return
-        with _disk_errors(path):
+            with contextlib.suppress(FileNotFoundError):  # collected at this moment
+                os.utime(path)  # young again: the operation that names it is on its way
+                return
+        with disk_errors(path):
             self._write_file(path, data)
 
     def _write_file(self, path: str, data: Bytes) -> None:
@@ -152,10 +157,10 @@ class ChunkStore:
                 return
             try:
                 for path in todo:
-                    _fsync(path, missing_ok=True)
+                    fsync(path, missing_ok=True)
                 for folder in {os.path.dirname(path) for path in todo}:
-                    _fsync(folder)
-                _fsync(self._folder)
+                    fsync(folder)
+                fsync(self._folder)
                 self._touch_mark()
             except OSError as error:
                 self._failed = True
@@ -166,21 +171,51 @@ class ChunkStore:
     def get(self, name: ChunkHash) -> bytes | None:
         """The verified bytes, None if absent. A corrupt one is moved to quarantine/ and HashMismatch
         raised."""
-        path = self._path(name)
-        try:
-            with open(path, "rb", buffering=0) as file:
-                data: bytes | None = file.read(CHUNK_SIZE + 1)
-        except FileNotFoundError:
-            data = self._row("SELECT data FROM chunks WHERE hash = ?", name)
-        except OSError as error:
-            self._set_aside(name, None)
-            raise HashMismatch(f"chunk {name.hex()[:16]} cannot be read ({error}); set aside") from error
+        data = self._read(name)
+        if data is None and self.bring_back(name):
+            data = self._read(name)
         if data is None:
             return None
         if hash_of(data) != name:
             self._set_aside(name, data)
             raise HashMismatch(f"chunk {name.hex()[:16]} is damaged on this disk; moved to {self._folder}/quarantine")
         return data
+
+    def _read(self, name: ChunkHash, *, once: bool = False) -> bytes | None:
+        """`once`: it will not be read again soon, so the kernel need not keep it."""
+        try:
+            with open(self._path(name), "rb", buffering=0) as file:
+                data: bytes = file.read(CHUNK_SIZE + 1)
+                if once:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                return data
+        except FileNotFoundError:
+            row: bytes | None = self._row("SELECT data FROM chunks WHERE hash = ?", name)
+            return row
+        except OSError as error:
+            self._set_aside(name, None)
+            raise HashMismatch(f"chunk {name.hex()[:16]} cannot be read ({error}); set aside") from error
+
+    def verify(self, name: ChunkHash) -> int:
+        """Bytes of a chunk that is what its name says, 0 if absent. Raises as `get`, and StorageFailed for a row that
+        the database cannot read."""
+        with database_errors(self._folder):
+            data = self._read(name, once=True)
+            if data is not None and hash_of(data) != name:
+                self._set_aside(name, data)
+                raise HashMismatch(f"chunk {name.hex()[:16]} is damaged on this disk; in {self._folder}/quarantine")
+        return len(data or b"")
+
+    def bring_back(self, name: ChunkHash) -> bool:
+        """Of what was collected: somebody asks for it."""
+        with self._lock:
+            if not self.collected.has(name):
+                return False
+            with self._database.transaction():
+                found = self.collected.back(name, self._path(name))
+        with self._unsynced_lock:
+            self._unsynced.add(self._path(name))
+        return found
 
     def size(self, name: ChunkHash) -> int | None:
         """Bytes of a chunk, None if absent."""
@@ -210,6 +245,30 @@ class ChunkStore:
             yield ChunkHash(row[0])
         for entry in self._files():
             yield ChunkHash(bytes.fromhex(entry.name))
+
+    def names_in(self, prefix: int) -> list[ChunkHash]:
+        """Those whose first byte is `prefix`: files, then rows. Raises StorageFailed for a file that is no chunk's."""
+        low = bytes([prefix])
+        found: dict[ChunkHash, None] = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._folder}/{low.hex()}") as entries:
+            found.update((name_of_file(entry), None) for entry in entries)
+        high = bytes([prefix + 1]) if prefix < 255 else b"\xff" * 33
+        with database_errors(self._folder):
+            rows = self._select("SELECT hash FROM chunks WHERE hash >= ? AND hash < ?", (low, high))
+        found.update((ChunkHash(row[0]), None) for row in rows)
+        return list(found)
+
+    def _select(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Committed rows, without waiting for the owner of the database if there is a second connection."""
+        lock, database = (self._lock, self._database) if self._reader is None else (self._reader_lock, self._reader)
+        with lock:
+            return database.execute(sql, values).fetchall()
+
+    def collect(self, names: Iterable[ChunkHash], *, old_ns: int, now_ns: int) -> tuple[int, int]:
+        """Out of the way, those that were not stored since `old_ns`: (chunks, bytes). The caller knows that nothing
+        needs them, holds the lock and is inside a transaction."""
+        taken = [self.collected.take(name, self._path(name), old_ns=old_ns, now_ns=now_ns) for name in names]
+        return sum(size > 0 for size in taken), sum(taken)
 
     def total_bytes(self) -> int:
         """The sum over all chunks; walks the folder, so not for a hot path."""
@@ -252,6 +311,7 @@ class ChunkStore:
             os.unlink(left.path)
         with self._lock, self._database.transaction():
             self._database.execute("CREATE TABLE IF NOT EXISTS chunks (hash BLOB PRIMARY KEY, data BLOB NOT NULL)")
+            self.collected.prepare()
         self._verify_unsynced()
 
     def _verify_unsynced(self) -> None:
@@ -309,35 +369,7 @@ class ChunkStore:
         except FileNotFoundError:
             if data is None:
                 return
-            with self._lock, self._database.transaction():
-                self._database.execute("DELETE FROM chunks WHERE hash = ?", (name,))
             with open(aside, "wb") as file:
                 file.write(data)
-
-
-@contextlib.contextmanager
-def _disk_errors(what: str) -> Iterator[None]:
-    """A full disk is NoSpace, any other refusal of the disk StorageFailed."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"no space left for {what}") from error
-        raise StorageFailed(f"cannot store {what}: {error}") from error
-    except sqlite3.OperationalError as error:
-        if "disk is full" in str(error):
-            raise NoSpace(f"no space left for {what}") from error
-        raise StorageFailed(f"cannot store {what}: {error}") from error
-
-
-def _fsync(path: str, *, missing_ok: bool = False) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        if missing_ok:
-            return  # deleted meanwhile
-        raise
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            with self._lock, self._database.transaction():
+                self._database.execute("DELETE FROM chunks WHERE hash = ?", (name,))
