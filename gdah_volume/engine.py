@@ -14,6 +14,7 @@ Threading: one thread, inside a transaction of the database. After a roll back o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -83,11 +84,18 @@ class Engine:
                 todo[order] = todo.pop(old)
         self._run(todo | new)
 
-    def remove(self, order: Order) -> None:
-        """Take one out as if it had never been."""
-        undone = self._undo_all({order})
-        del undone[order]
-        self._run(undone)
+    def remove(self, orders: Iterable[Order]) -> None:
+        """Take these out as if they had never been."""
+        gone = set(orders)
+        undone = self._undo_all(gone)
+        self._run({order: op for order, op in undone.items() if order not in gone})
+
+    def leans_on(self, op: Operation, above: Order, wanted: Callable[[OpId], bool]) -> bool:
+        """Whether a new operation must keep its order to a wanted one above that place: it would do something else, or
+        make that one do something else, if it came before it."""
+        evaluation, _ = self._evaluate(op)
+        later = self._indexed().closing(above, evaluation.touched.items(), {})
+        return any(wanted(order[2]) for order in later)
 
     def _moves_freely(self, order: Order, new: Order) -> bool:
         """Move one to an earlier place if it clashes with nothing in between."""

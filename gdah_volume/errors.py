@@ -8,7 +8,7 @@
     │   └── WouldBlock  Interrupted  Deadlock  TooManyLocks
     ├── RequestError         the other side said something wrong: 4xx, nothing stored
     │   ├── BadMessage (CutShort)  MessageTooBig  UnknownVolume  UnknownNode  UnknownVersion  UnknownChunk
-    │   └── HashMismatch  Unauthorized  VersionFromTheFuture  OutOfOrder
+    │   └── HashMismatch  Unauthorized  VersionFromTheFuture  OutOfOrder  HeldByBrake
     ├── Unavailable          remote or local trouble, worth another try elsewhere or later
     │   ├── Unreachable      no server answered in time
     │   ├── ContentUnavailable   a chunk is in no copy that can be reached: EIO
@@ -209,6 +209,12 @@ class VersionFromTheFuture(RequestError):
 
 class OutOfOrder(RequestError):
     http_status = 409
+
+
+class HeldByBrake(RequestError):
+    """Too many deletions at once: a person has to confirm them."""
+
+    http_status = 429
 
 
 class Unavailable(GdahError):

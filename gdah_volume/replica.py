@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gdah_volume.content import ChunkHash
 from gdah_volume.engine import Engine
 from gdah_volume.errors import OutOfOrder
-from gdah_volume.ids import LOST, Author, NodeId, OpId
+from gdah_volume.ids import LOST, Author, NodeId, OpId, author_of
 from gdah_volume.log import DIGEST_BYTES, Log, order_of
 from gdah_volume.operations import Create, Exchange, Link, Operation, Rename, SetAttr, Write, chunks_in
 from gdah_volume.rows import LinkRow, Order, unpack_content
@@ -197,14 +197,25 @@ class Replica:
 
     def drop_pending(self, op: OpId) -> Changes:
         """A server refused it: as if it had never been; later ones are evaluated anew. Unknown or stamped: nothing."""
-        stamp = self._log.stamp_of(op)
-        if stamp is None or not stamp.is_pending:
+        return self.drop_all_pending([op])
+
+    def drop_all_pending(self, ops: Iterable[OpId]) -> Changes:
+        """`drop_pending` for many: what has to be evaluated anew for them is evaluated once."""
+        stamps = {op: stamp for op in ops if (stamp := self._log.stamp_of(op)) is not None and stamp.is_pending}
+        if not stamps:
             return _NOTHING
         self._engine.begin()
-        self._engine.remove(order_of(op, stamp))
-        self._log.remove(op, stamp)
-        touched = {node for node, _, _ in self.store.touches_of_pending(stamp.clock)}
+        self._engine.remove([order_of(op, stamp) for op, stamp in stamps.items()])
+        touched: set[NodeId] = set()
+        for op, stamp in stamps.items():
+            self._log.remove(op, stamp)
+            touched.update(node for node, _, _ in self.store.touches_of_pending(stamp.clock))
         return self._changes() | Changes(frozenset(touched))
+
+    def leans_on(self, op: Operation, author: Author) -> bool:
+        """Whether a new operation means something else, or makes something else of them, without the pending ones of
+        this author: whether it touches, in a way that does not commute, what one of them touched."""
+        return self._engine.leans_on(op, (PENDING_CLOCK, "", OpId("")), lambda other: author_of(other) == author)
 
     def _insert(self, op: Operation, stamp: Stamp, *, strict: bool) -> None:
         """One that is new and above all others."""

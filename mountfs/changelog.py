@@ -6,6 +6,8 @@ it.
 mode: without an answer the record just stays. Knows no link and no server, only records: which are
 unanswered, in doubt, refused, held everywhere.
 
+What the brake holds (see `holding`) is in the log, and in no outbox.
+
 The order of the log is the order of issue. What may have been sent is never changed. What is in memory of it
 is the `outbox`; here are its table, its content, and what a program waits for.
 
@@ -19,6 +21,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from gdah_volume.brake import BrakeLimits
 from gdah_volume.content import INLINE_MAX_BYTES, Chunk, ChunkHash
 from gdah_volume.errors import BadMessage, GdahError, InvalidArgument, NoSpace, ReadOnly
 from gdah_volume.ids import Author, NodeId, OpId, op_id
@@ -27,9 +30,10 @@ from gdah_volume.replica import HINT_DEPTH_MAX
 from gdah_volume.stamps import ZERO
 from gdah_volume.wire import Blob
 from mountfs.dirty import DirtyChunks
+from mountfs.holding import Holding, State
 from mountfs.mirror import Mirror
 from mountfs.outbox import Outbox, Verdict
-from mountfs.pending import Record, Sender, Ticket, node_of
+from mountfs.pending import NoSender, Record, Sender, Ticket, node_of
 
 log = logging.getLogger("mountfs.changelog")
 
@@ -44,24 +48,6 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS change_log (
     sync INTEGER NOT NULL)"""
 
 
-class _NoSender:
-    """While nobody sends, nobody waits."""
-
-    answering = False
-
-    def pump(self) -> None:
-        pass
-
-    def patience_s(self, record: Record) -> float:  # noqa: ARG002
-        return 0.0
-
-    def gave_up(self, record: Record) -> None:
-        pass
-
-    def hint(self, chunk: Chunk) -> None:
-        pass
-
-
 class ChangeLog:
     """Invariant: a record exists, in the table and in the outbox, iff its operation is not known to be on
     every server; its chunks are pinned as long as it does."""
@@ -74,6 +60,7 @@ class ChangeLog:
         *,
         replicated: bool = True,
         records_max: int = RECORDS_MAX,
+        brake: BrakeLimits | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -86,15 +73,20 @@ class ChangeLog:
         self._monotonic = monotonic
         self.read_only = False
         """Nothing new is logged; what an earlier run has logged is still handed over."""
-        self._sender: Sender = _NoSender()
+        self._sender: Sender = NoSender()
         self._sequence = 0
         self._time_ns = 0
         self._next_number = 1
         self.outbox = Outbox(monotonic)
+        self.holding = Holding(mirror, self.outbox, author, brake or BrakeLimits(), self._pump, monotonic=monotonic)
         self.recovered_operations = self._recover()
+        self.holding.finish_discard()
 
     def set_sender(self, sender: Sender) -> None:
         self._sender = sender
+
+    def _pump(self) -> None:
+        self._sender.pump()
 
     # --- what the file system calls
 
@@ -109,9 +101,9 @@ class ChangeLog:
             raise ReadOnly("the folder is mounted read-only")
         mirror = self._mirror
         with mirror.lock:
-            op = self._checked(build(op_id(self._author, self._sequence + 1), self._next_time_ns()))
+            op, held = self._built(build)
             self._check_room()  # its content was let in by `store_chunk`
-            waits = (self._replicated or sync) and self._sender.answering
+            waits = held is None and (self._replicated or sync) and self._sender.answering
             record = Record(
                 id=op.id,
                 number=self._next_number,
@@ -131,18 +123,33 @@ class ChangeLog:
             try:
                 with mirror.database.transaction():
                     self._log(record, op)
+                    if held is not None:
+                        self.holding.save(held)
             except BaseException:
                 self._dirty.release(record.chunks, adopt=False)
                 raise
-            self._sequence += 1
+            self._sequence += 1  # of a held one, too: it was named by this one's id before
             self._next_number += 1
             self._dirty.committed(record.chunks)
             ticket = record.ticket = Ticket(record, self, waits=waits)
-            self.outbox.add(record)
+            self.holding.noted(op)
+            if held is None:
+                self.outbox.add(record)
+            else:
+                self.holding.took(record, held)
         self._sender.pump()
         if wait:
             ticket.wait()
         return ticket
+
+    def _built(self, build: Callable[[OpId, int], Operation]) -> tuple[Operation, State | None]:
+        """The operation, and how it is held if it is: then it is built once more, under the held author's name."""
+        time_ns = self._next_time_ns()
+        op = self._checked(build(op_id(self._author, self._sequence + 1), time_ns))
+        held = self.holding.wanted(op, self._sequence)
+        if held is not None:
+            op = self._checked(build(self.holding.next_id(held), time_ns))
+        return op, held
 
     @staticmethod
     def _checked(op: Operation) -> Operation:
@@ -196,7 +203,7 @@ class ChangeLog:
 
     def is_pending(self, node: NodeId) -> bool:
         """Something about this node is on this device only."""
-        return self.outbox.is_pending(node)
+        return self.outbox.is_pending(node) or self.holding.is_held(node)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until nothing is only on this device; False if something still is after `timeout_s`."""
@@ -321,8 +328,9 @@ class ChangeLog:
         return self._time_ns
 
     def _check_room(self) -> None:
-        if len(self.outbox) >= self._records_max:
-            raise NoSpace(f"{len(self.outbox)} operations wait for servers; reconnect them")
+        waiting = len(self.outbox) + len(self.holding)
+        if waiting >= self._records_max:
+            raise NoSpace(f"{waiting} operations wait for servers or a decision; reconnect them, see `gdah brake`")
         self._dirty.check_room(OPERATION_BYTES, content=False)
 
     def _relieve(self) -> bool:
@@ -355,7 +363,7 @@ class ChangeLog:
                 if logged is None:  # everywhere, and pruned since
                     mirror.database.execute("DELETE FROM change_log WHERE number = ?", (number,))
                     continue
-                acked = op is None
+                acked, held = op is None, self.holding.holds(name)
                 record = Record(
                     id=name,
                     number=number,
@@ -368,7 +376,7 @@ class ChangeLog:
                     op=op,
                     issued_at=self._monotonic(),
                     told=True,
-                    in_doubt=not acked,
+                    in_doubt=not acked and not held,
                     acked=acked,
                     copies=int(acked),
                     of=2,
@@ -378,6 +386,9 @@ class ChangeLog:
         found = self._dirty.recover(chunks for _, chunks in records)
         for (record, _), mine in zip(records, found, strict=True):
             record.chunks = mine
-            self.outbox.add(record)
+            if self.holding.state is not None and self.holding.holds(record.id):
+                self.holding.took(record, self.holding.state)
+            else:
+                self.outbox.add(record)
             self._next_number = record.number + 1
         return self.outbox.unanswered

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
+from gdah_volume.brake import BRAKE_DEFAULTS, BrakeLimits, brake_limits
 from gdah_volume.errors import InvalidArgument
 from gdah_volume.ids import DEFAULT_VOLUME, VolumeName, check_volume
 from gdah_volume.settings import layered, parse_bool, parse_size, read_token
@@ -43,6 +44,7 @@ DEFAULTS: dict[str, object] = {
     "privileged": False,
     "device": None,
     "flush-timeout": "30",
+    **BRAKE_DEFAULTS,
     "log-level": "info",
 }
 
@@ -73,6 +75,7 @@ class MountSettings:
     privileged: bool
     device: str
     flush_timeout_s: float
+    brake: BrakeLimits
     log_level: str
 
 
@@ -105,6 +108,15 @@ def parser() -> argparse.ArgumentParser:
         "--privileged", action="store_true", default=None, help="set-user-id programs and devices work (root only)"
     )
     command.add_argument("--flush-timeout", metavar="SECONDS", help="how long an unmount waits (default 30)")
+    command.add_argument(
+        "--brake-count",
+        metavar="N",
+        help="hold deletions beyond so many in the window until confirmed (5000, 0: none)",
+    )
+    command.add_argument("--brake-window", metavar="SECONDS", help="in which deletions are counted (default 60)")
+    command.add_argument(
+        "--brake-share", metavar="PERCENT", help="also beyond this share of the volume, from 1000 on (50; 0: not)"
+    )
     command.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default info")
     command.add_argument("--config", metavar="FILE", help="settings file (default ~/.config/gdah/gdah.toml)")
     command.add_argument("--daemon", action="store_true", help="return when the mount serves")
@@ -196,5 +208,6 @@ def settings(flags: argparse.Namespace, environ: Mapping[str, str] | None = None
         privileged=parse_bool(values["privileged"]),
         device=str(values["device"] or platform.node() or "device"),
         flush_timeout_s=flush_timeout_s,
+        brake=brake_limits(values),
         log_level=str(values["log-level"]),
     )

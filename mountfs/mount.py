@@ -171,12 +171,19 @@ class Mount:
 
     def _only_here(self) -> str | None:
         log_ = self.sync.changelog
-        if not log_.pending_operations:
-            return None
-        return (
-            f"gdah: {log_.pending_operations} changes ({log_.pending_bytes} bytes) are only on this device or on one"
-            f" server; they are kept in {self.settings.cache_dir} and go on with the next mount"
-        )
+        held = len(log_.holding)
+        lines = []
+        if log_.pending_operations:
+            lines.append(
+                f"gdah: {log_.pending_operations} changes ({log_.pending_bytes} bytes) are only on this device or on"
+                f" one server; they are kept in {self.settings.cache_dir} and go on with the next mount"
+            )
+        if held:
+            lines.append(
+                f"gdah: {held} changes are held by the brake on deletions and kept in {self.settings.cache_dir}; mount"
+                " again and decide: gdah brake --confirm, or gdah brake --discard"
+            )
+        return "\n".join(lines) or None
 
 
 def status_words(status: dict[str, object]) -> str:
@@ -185,7 +192,9 @@ def status_words(status: dict[str, object]) -> str:
     assert isinstance(pending, dict)
     where = f"using {status['server']}" if status["connected"] else "NO SERVER - working on this device"
     waiting = f", {pending['operations']} changes waiting" if pending["operations"] else ""
-    return f"{where}, copies {status['copies']}{waiting}, conflicts {status['conflicts']}"
+    held = status.get("held")
+    brake = f", {held['operations']} HELD (gdah brake)" if isinstance(held, dict) and held.get("operations") else ""
+    return f"{where}, copies {status['copies']}{waiting}{brake}, conflicts {status['conflicts']}"
 
 
 def _show(line: str) -> None:

@@ -131,6 +131,14 @@ class Outbox:
                 self._count(record, 1)
                 self._queued(record)
 
+    def admit(self, records: Iterable[Record]) -> None:
+        """Those that were held until now, older than others that are here."""
+        for record in records:
+            self.add(record)
+        with self._lock:
+            self._records = dict(sorted(self._records.items(), key=lambda item: item[1].number))
+            self._unacked = dict(sorted(self._unacked.items(), key=lambda item: item[1].number))
+
     def first_to_send(self) -> Record | None:
         with self._lock:
             return self._first()

@@ -151,6 +151,24 @@ class Sender(Protocol):
         ...
 
 
+class NoSender:
+    """While nobody sends, nobody waits."""
+
+    answering = False
+
+    def pump(self) -> None:
+        pass
+
+    def patience_s(self, record: Record) -> float:  # noqa: ARG002
+        return 0.0
+
+    def gave_up(self, record: Record) -> None:
+        pass
+
+    def hint(self, chunk: Chunk) -> None:
+        pass
+
+
 def node_of(op: Operation) -> NodeId:
     """The node that an operation is about."""
     return NodeId(op.id) if isinstance(op, Create) else op.node

@@ -103,6 +103,7 @@ def status_of(
         "disconnected_s": None if since is None else round(time.time() - since, 1),
         "servers": [_server(one, health, upstream) for one, health in healths],
         "pending": _pending(changelog, dirty),
+        "held": changelog.holding.figures(),
         "copies": f"{of if least is None else min(least, of)}/{of}",
         "recovered_operations": changelog.recovered_operations,
     }

@@ -66,8 +66,9 @@ class Performer:
                 continue
             finally:
                 self._handles.stale(nodes)
-            self._note_removal(built[0])
-            return built[0]
+            operation = built[-1]  # who holds it back has it built twice
+            self._note_removal(operation)
+            return operation
 
     def _note_removal(self, operation: Operation) -> None:
         """Before the program hears of it: unsaved edits of a file without a name say so in their journal, or they would

@@ -378,7 +378,15 @@ class MountView(Protocol):
         ...
 
     def push(self, timeout_s: float = 30.0) -> str:
-        """Wait until nothing is only on this device. Raises Unreachable."""
+        """Wait until nothing is only on this device, but for what the brake holds. Raises Unreachable."""
+        ...
+
+    def confirm_held(self) -> int:
+        """Let what the brake holds go to the servers; how many operations. Raises Unavailable."""
+        ...
+
+    def discard_held(self) -> int:
+        """Take the deletions back that the brake holds; how many."""
         ...
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:

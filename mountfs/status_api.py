@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response, StreamingResponse
@@ -41,6 +41,7 @@ NewPath = Annotated[str, Depends(new_path_of)]
 Limit = Annotated[int, Query(ge=1, le=ITEMS_MAX)]
 Switch = Annotated[bool, Query()]
 Timeout = Annotated[float, Query(ge=0, le=FLUSH_MAX_S)]
+Decision = Annotated[Literal["confirm", "discard"], Query()]
 
 
 def routes(view: MountView, hub: EventHub, unmount: Callable[[], None] | None) -> APIRouter:
@@ -128,6 +129,11 @@ def pending_count(view: MountView) -> int:
     return int(view.status().get("pending", {}).get("operations") or 0)
 
 
+def held_count(view: MountView) -> int:
+    """Operations that wait for a person's decision."""
+    return int(view.status().get("held", {}).get("operations") or 0)
+
+
 def _doing(router: APIRouter, view: MountView, unmount: Callable[[], None] | None) -> None:
     @router.post("/flush", summary="Wait until nothing is only on this device")
     def flush(timeout_s: Timeout = 30.0) -> Response:
@@ -135,7 +141,12 @@ def _doing(router: APIRouter, view: MountView, unmount: Callable[[], None] | Non
             message = view.push(timeout_s)
         except Unavailable as error:
             return Json({"status": "error", "message": str(error), "pending": pending_count(view)}, 502)
-        return Json({"status": "ok", "message": message, "pending": 0})
+        return Json({"status": "ok", "message": message, "pending": 0, "held": held_count(view)})
+
+    @router.post("/brake", summary="Of deletions that the brake holds: confirm them, or discard them (files come back)")
+    def brake(do: Decision) -> Response:
+        count = view.confirm_held() if do == "confirm" else view.discard_held()
+        return Json({"status": "ok", "operations": count})
 
     @router.post("/unmount", summary="Flush, say what is still only here, and end the mount")
     def end(timeout_s: Timeout = UNMOUNT_FLUSH_S) -> Response:
@@ -145,7 +156,7 @@ def _doing(router: APIRouter, view: MountView, unmount: Callable[[], None] | Non
             message = view.push(timeout_s)
         except Unavailable as error:
             message = str(error)
-        left = pending_count(view)
-        log.info("unmount was asked for over HTTP, %d operations are only here", left)
+        left, held = pending_count(view), held_count(view)
+        log.info("unmount was asked for over HTTP, %d operations are only here, %d are held", left, held)
         unmount()
-        return Json({"status": "ok", "message": message, "pending": left})
+        return Json({"status": "ok", "message": message, "pending": left, "held": held})

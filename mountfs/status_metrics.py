@@ -31,9 +31,12 @@ class MountMetrics(Collector):
         pending = status.get("pending", {})
         for key, (name, help_text) in _PENDING.items():
             yield _gauge(name, help_text, pending.get(key))
-        held, _, of = str(status.get("copies", "")).partition("/")
-        if held.isdigit() and of.isdigit():
-            yield _gauge("gdah_mount_copies_held", "Least number of servers with what was written", int(held))
+        brake = status.get("held", {})
+        yield _gauge("gdah_mount_held_operations", "Operations that the brake holds", brake.get("operations"))
+        yield _gauge("gdah_mount_held_age_seconds", "How long the brake has held something", brake.get("age_s"))
+        copies, _, of = str(status.get("copies", "")).partition("/")
+        if copies.isdigit() and of.isdigit():
+            yield _gauge("gdah_mount_copies_held", "Least number of servers with what was written", int(copies))
             yield _gauge("gdah_mount_copies_wanted", "Servers of the volume", int(of))
         conflicts = status.get("conflicts", 0)
         yield _gauge("gdah_mount_conflicts", "Conflict copies in the folder", _count(conflicts))

@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import msgspec
 
+from gdah_volume.brake import BrakeLimits
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import ChunkHash
 from gdah_volume.database import Database
@@ -58,6 +59,7 @@ class SyncSettings:
     device: str = "device"
     pending_max_bytes: int = 20 << 30
     min_free_bytes: int = 512 << 20
+    brake: BrakeLimits = field(default_factory=BrakeLimits)
 
 
 class Settings(Protocol):
@@ -81,6 +83,8 @@ class Settings(Protocol):
     def pending_max_bytes(self) -> int: ...
     @property
     def min_free_bytes(self) -> int: ...
+    @property
+    def brake(self) -> BrakeLimits: ...
 
 
 class _Client(msgspec.Struct):
@@ -119,7 +123,8 @@ class SyncSide:
                 kept = store.get(name)
                 if kept is not None:
                     self.dirty.store(kept)  # before the change log forgets what it does not know
-        self.changelog = ChangeLog(self.mirror, self.dirty, self.author, replicated=settings.durability == "replicated")
+        replicated = settings.durability == "replicated"
+        self.changelog = ChangeLog(self.mirror, self.dirty, self.author, replicated=replicated, brake=settings.brake)
         tls = _tls(settings.ca)
         link_settings = LinkSettings(settings.volume, self.author, settings.device, SOFTWARE, settings.token, tls)
         self._cached: Callable[[ChunkHash], bytes | None] = lambda name: None  # noqa: ARG005

@@ -28,6 +28,8 @@ from mountfs.tool_words import printable
 OK, FAILED, USAGE, ONLY_HERE = 0, 1, 2, 3
 FLUSH_ONCE_S = 30.0
 UNMOUNT_LIMIT_S = 120.0
+BRAKE_LIMIT_S = 3600.0
+"""Bringing back very many files takes its time."""
 
 _ERRNO = re.compile(r"\[Errno -?\d+\] ")
 
@@ -68,6 +70,11 @@ def parser() -> argparse.ArgumentParser:
     conflicts.add_argument("--json", action="store_true", help="as JSON")
     flush = _command(commands, "flush", flush_of, "hand over what is only on this device")
     flush.add_argument("--wait", action="store_true", help="as long as it takes, not 30 s")
+    brake = _command(commands, "brake", brake_of, "deletions that are held until somebody confirms them")
+    brake.add_argument("--json", action="store_true", help="as JSON")
+    decision = brake.add_mutually_exclusive_group()
+    decision.add_argument("--confirm", action="store_true", help="they are meant: let them go to the other devices")
+    decision.add_argument("--discard", action="store_true", help="they are not: bring the files back")
     unmount = _command(commands, "unmount", unmount_of, "hand over, say what is still only here, unmount")
     unmount.add_argument("--force", action="store_true", help="end a mount that does not answer; nothing is lost")
     up = commands.add_parser("up", help="two servers and a mount on this machine, until Ctrl-C")
@@ -116,6 +123,7 @@ def status_lines(status: dict[str, Any], url: str) -> list[str]:
         f"connected  {connected} ({status.get('why', '')})",
         f"copies     {status.get('copies', '?')}",
         f"pending    {_pending_words(pending)}",
+        *_held_lines(status.get("held", {})),
         f"conflicts  {_count(status.get('conflicts', 0))}",
         f"cache      {size_words(status.get('cache', {}).get('bytes', 0))}",
         f"page       {url}",
@@ -140,6 +148,18 @@ def _pending_words(pending: dict[str, Any]) -> str:
     if pending.get("last_error"):
         words += f" (tried {pending.get('tries', '?')} times: {printable(str(pending['last_error']))})"
     return words
+
+
+def _held_lines(held: dict[str, Any]) -> list[str]:
+    if not held.get("operations"):
+        return []
+    return [f"HELD       {_held_words(held)}; see: gdah brake"]
+
+
+def _held_words(held: dict[str, Any]) -> str:
+    count, deletions = held.get("operations", 0), held.get("deletions", 0)
+    what = f"{deletions} deletions" if count == deletions else f"{count} changes, {deletions} of them deletions"
+    return f"{what} for {age_words(held.get('age_s') or 0)} ({held.get('why')})"
 
 
 def pending_of(flags: argparse.Namespace) -> int:
@@ -181,7 +201,7 @@ def flush_of(flags: argparse.Namespace) -> int:
     with _client(flags) as client:
         while True:
             try:
-                client.post("/api/flush", timeout_s=FLUSH_ONCE_S, limit_s=FLUSH_ONCE_S + 15)
+                done = client.post("/api/flush", timeout_s=FLUSH_ONCE_S, limit_s=FLUSH_ONCE_S + 15)
             except Unreachable as error:
                 pending = client.get("/status").get("pending", {})  # raises if the mount itself is gone
                 if not flags.wait:
@@ -189,8 +209,44 @@ def flush_of(flags: argparse.Namespace) -> int:
                     return ONLY_HERE
                 time.sleep(1)
                 continue
-            print("every change from this device is on the servers")
+            held = done.get("held", 0)
+            but = f", but for {held} that the brake holds; see: gdah brake" if held else ""
+            print(f"every change from this device is on the servers{but}")
             return OK
+
+
+def brake_of(flags: argparse.Namespace) -> int:
+    with _client(flags) as client:
+        if flags.confirm or flags.discard:
+            done = client.post("/api/brake", do="confirm" if flags.confirm else "discard", limit_s=BRAKE_LIMIT_S)
+        held = client.get("/status").get("held", {})
+    if flags.json:
+        print(json.dumps(held, indent=2))
+    elif flags.confirm:
+        print(f"confirmed: {done['operations']} changes go to the servers" if done["operations"] else "nothing is held")
+    elif flags.discard:
+        print(f"{done['operations']} deletions were taken back" if done["operations"] else "nothing is held")
+    else:
+        print("\n".join(brake_lines(held)))
+    return OK
+
+
+def brake_lines(held: dict[str, Any]) -> list[str]:
+    """What the brake holds, where, and what to do about it."""
+    limits = held.get("limits", {})
+    if not held.get("operations"):
+        if not limits.get("count"):
+            return ["nothing is held: the brake is off (--brake-count 0)"]
+        share = f", or {limits['share']:g} % of all" if limits.get("share") else ""
+        return [f"nothing is held; the limit is {limits['count']} deletions in {limits['window_s']:g} s{share}"]
+    folders = [(folder["deletions"], printable(folder["path"])) for folder in held.get("folders", ())]
+    return [
+        f"held       {_held_words(held)}",
+        *(f"           {deletions:>8}  {path or '(the top)'}" for deletions, path in folders),
+        "They are done on this device only; the servers and the other devices still have these files.",
+        "Meant?     gdah brake --confirm   lets them go to the others",
+        "Not meant? gdah brake --discard   brings the files back",
+    ]
 
 
 def unmount_of(flags: argparse.Namespace) -> int:
@@ -198,7 +254,7 @@ def unmount_of(flags: argparse.Namespace) -> int:
         url, record = choose(None, flags.status_addr)
         if record is None:
             with MountClient(url, read_token(flags.token_file)) as client:
-                return _left(client.post("/api/unmount", limit_s=UNMOUNT_LIMIT_S)["pending"], None)
+                return _left(client.post("/api/unmount", limit_s=UNMOUNT_LIMIT_S), None)
         return _unmount(record, flags)
     known = registry.find(flags.dir)
     if known is not None and known.alive:
@@ -207,12 +263,12 @@ def unmount_of(flags: argparse.Namespace) -> int:
 
 
 def _unmount(record: MountRecord, flags: argparse.Namespace) -> int:
-    pending = 0
+    left: dict[str, Any] = {}
     try:
         if not record.status_url:
             raise Unreachable("it has no status address")
         with MountClient(record.status_url, read_token(flags.token_file)) as client:
-            pending = client.post("/api/unmount", limit_s=UNMOUNT_LIMIT_S)["pending"]
+            left = client.post("/api/unmount", limit_s=UNMOUNT_LIMIT_S)
     except Unreachable as error:
         if not flags.force and record.status_url:
             raise Unreachable(
@@ -230,18 +286,25 @@ def _unmount(record: MountRecord, flags: argparse.Namespace) -> int:
     if mountpoint.is_mounted(Path(record.directory)):
         return _take_away(Path(record.directory), record)
     print(f"{record.directory} is unmounted")
-    return _left(pending, record)
+    return _left(left, record)
 
 
-def _left(pending: int, record: MountRecord | None) -> int:
-    if not pending:
-        return OK
+def _left(left: dict[str, Any], record: MountRecord | None) -> int:
+    """`left`: the mount's answer when it ended."""
+    pending, held = left.get("pending", 0), left.get("held", 0)
     where = f" in {record.cache_dir}" if record and record.cache_dir else ""
-    print(
-        f"{pending} changes are only on this device; they are kept{where} and handed over after the next mount",
-        file=sys.stderr,
-    )
-    return ONLY_HERE
+    if pending:
+        print(
+            f"{pending} changes are only on this device; they are kept{where} and handed over after the next mount",
+            file=sys.stderr,
+        )
+    if held:
+        print(
+            f"{held} changes are held by the brake on deletions; they are kept{where}: mount again, then decide with"
+            " gdah brake --confirm or gdah brake --discard",
+            file=sys.stderr,
+        )
+    return ONLY_HERE if pending or held else OK
 
 
 def _take_away(path: Path, record: MountRecord | None) -> int:

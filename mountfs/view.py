@@ -269,6 +269,14 @@ class MountedView:
                 return False
         return True
 
+    # --- what the brake holds
+
+    def confirm_held(self) -> int:
+        return self._sync.changelog.holding.confirm()
+
+    def discard_held(self) -> int:
+        return self._sync.changelog.holding.discard()
+
     # --- events
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:

@@ -30,6 +30,7 @@ from storage_server.answers import install_errors
 from storage_server.api import make_router
 from storage_server.auth import TokenDoor
 from storage_server.authoring import Editor
+from storage_server.braking import Brakes
 from storage_server.channel import serve_lane
 from storage_server.config import Config
 from storage_server.files_api import make_files_router
@@ -129,7 +130,10 @@ class Application:
 
         app = FastAPI(title="gdah storage server", version=SOFTWARE.rpartition(" ")[2], lifespan=lifespan)
         install_errors(app)
-        editors = {name: Editor(volume) for name, volume in self.volumes.items()}
+        editors = {
+            name: Editor(volume, Brakes(name, self.config.brake, volume.monotonic))
+            for name, volume in self.volumes.items()
+        }
         about = {
             "version": app.version,
             "protocol": PROTOCOL,

@@ -30,6 +30,7 @@ from gdah_volume.operations import Attrs, Create, Kind, Operation, Rename, Repla
 from gdah_volume.stamps import ZERO
 from gdah_volume.tree import LinkView, NodeView, Tree
 from gdah_volume.wire import Ack, Blob, Refused
+from storage_server.braking import Brakes
 from storage_server.ports import Submission
 from storage_server.volumes import Volume
 
@@ -75,8 +76,9 @@ def look(tree: Tree, path: bytes) -> tuple[LinkView | None, NodeView]:
 class Editor:
     """Invariant: operations of ours are submitted in the order of their sequences."""
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Volume, brakes: Brakes) -> None:
         self.volume = volume
+        self.brakes = brakes
         self._sequence = 0
         self._order = asyncio.Lock()
 
@@ -161,10 +163,19 @@ class Editor:
 
         return await self.perform(build, blobs, sync=sync)
 
-    async def remove(self, path: bytes, *, recursive: bool, origin: str = "") -> None:
-        """Raises NotFound, NotEmpty (a folder with entries, unless `recursive`)."""
+    async def remove(self, path: bytes, *, recursive: bool, source: str, origin: str = "") -> None:
+        """Raises NotFound, NotEmpty (a folder with entries, unless `recursive`), HeldByBrake (too many of late from
+        this source; then nothing was changed)."""
         if not parts_of(path):
             raise NotPermitted("the volume itself cannot be removed")
+        count = await self.read(lambda tree: _names_at(tree, path) if recursive else 1)
+        entries = 0
+        if self.brakes.needs_entries(source, count):
+            entries = await self.read(lambda tree: sum(tree.totals()[:2]))
+        self.brakes.let_through(source, count, entries)
+        await self._remove(path, recursive=recursive, origin=origin)
+
+    async def _remove(self, path: bytes, *, recursive: bool, origin: str) -> None:
         if recursive:
             await self._empty(path, origin)
 
@@ -192,7 +203,7 @@ class Editor:
         names = await self.read(children)
         for start in range(0, len(names), REMOVE_PARALLEL):
             part = names[start : start + REMOVE_PARALLEL]
-            await asyncio.gather(*(self.remove(path + b"/" + name, recursive=True, origin=origin) for name in part))
+            await asyncio.gather(*(self._remove(path + b"/" + name, recursive=True, origin=origin) for name in part))
 
     async def move(self, path: bytes, dest: bytes, origin: str = "") -> None:
         """Rename, with missing parents; replaces a file. Raises NotFound, Exists, NotPermitted."""
@@ -222,6 +233,12 @@ class Editor:
             )
 
         await self.perform(build)
+
+
+def _names_at(tree: Tree, path: bytes) -> int:
+    """How many names go with a path and all that is below it. Raises NotFound, NotADirectory."""
+    _, node = look(tree, path)
+    return 1 + (sum(1 for _ in tree.walk(node.node)) if node.kind == "dir" else 0)
 
 
 def _replaced(tree: Tree, target: LinkView, by: NodeView) -> Replaced:

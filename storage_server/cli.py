@@ -49,6 +49,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--volume", action="append", metavar="NAME", help="a volume to keep besides test_chamber; repeat for more")
     add("--log-retention-days", metavar="N", help="how long operations that all servers have stay in the log (30)")
     add("--min-free", metavar="SIZE", help="refuse operations with less free disk than this (default 16M)")
+    add("--brake-count", metavar="N", help="refuse more deletions by path than this in the window (5000, 0: never)")
+    add("--brake-window", metavar="SECONDS", help="in which deletions of one source are counted (default 60)")
+    add("--brake-share", metavar="PERCENT", help="also beyond this share of the volume, from 1000 on (50; 0: not)")
     add("--log-level", metavar="LEVEL", help="debug, info, warning or error (default info)")
     add("--config", metavar="FILE", help="settings file (TOML)")
     return parser

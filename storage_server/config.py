@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gdah_volume.brake import BRAKE_DEFAULTS, BrakeLimits, brake_limits
 from gdah_volume.errors import GdahError, InvalidArgument
 from gdah_volume.ids import DEFAULT_VOLUME, VolumeName, check_volume
 from gdah_volume.settings import parse_size
@@ -29,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "volume": [],
     "log-retention-days": 30,
     "min-free": "16M",
+    **BRAKE_DEFAULTS,
     "log-level": "info",
 }
 """Every setting by its name in flags, GDAH_* variables and the [server] section of the file, with its default."""
@@ -51,6 +53,7 @@ class Config:
     log_retention_days: float = 30.0
     min_free_bytes: int = 16 << 20
     """Below it operations are refused with NoSpace, before the disk is full to the last byte."""
+    brake: BrakeLimits = field(default_factory=BrakeLimits)
     log_level: str = "info"
 
     @property
@@ -129,6 +132,7 @@ def make_config(values: Mapping[str, Any], token: str | None) -> Config:
         volumes=_volumes(_list(values["volume"])),
         log_retention_days=_number(values["log-retention-days"], "log-retention-days", 0, 36500),
         min_free_bytes=parse_size(values["min-free"]),
+        brake=brake_limits(values),
         log_level=level,
     )
 

@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from gdah_volume.content import Content
 from gdah_volume.errors import FileTooBig, IsADirectory, NotADirectory
+from gdah_volume.operations import ORIGIN_MAX_CHARS
 from gdah_volume.tree import NodeView, Tree
 from storage_server.answers import AnyTextJSON, stream_of
 from storage_server.authoring import look
@@ -20,6 +21,7 @@ from storage_server.served import Served
 
 TREE_MAX_ENTRIES = 100_000
 OCTETS = "application/octet-stream"
+Source = Annotated[str, Query(min_length=1, max_length=ORIGIN_MAX_CHARS)]
 
 
 def _text(path: bytes) -> str:
@@ -112,10 +114,24 @@ def make_files_router(served: Served) -> APIRouter:
     async def delete_file(volume: str, request: Request, *, recursive: bool = False) -> Response:
         """Remove a file, or an empty folder; with `recursive` a folder and all that is in it (it goes to the trash)."""
         raw = _file_path(request)
-        await served.editor(volume).remove(raw, recursive=recursive)
+        await served.editor(volume).remove(raw, recursive=recursive, source=_address(request))
         return AnyTextJSON({"path": _text(raw)})
 
+    @router.get("/v1/volumes/{volume}/brake")
+    async def held(volume: str) -> Response:
+        """Whose deletions by path were refused as a burst, since somebody confirmed them last."""
+        return AnyTextJSON(served.editor(volume).brakes.figures())
+
+    @router.post("/v1/volumes/{volume}/brake")
+    async def confirm(volume: str, source: Source) -> Response:
+        """The deletions of this source (as the refusal named it) are meant: for a while as many as it likes."""
+        return AnyTextJSON({"confirmed": source, "for_s": served.editor(volume).brakes.confirm(source)})
+
     return router
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
 
 
 def _file_at(tree: Tree, path: bytes) -> tuple[NodeView, Content]:

@@ -347,7 +347,7 @@ async def _apply(served: Served, views: dict[str, OriginalView], change: dict[st
             await editor.write_file(path, content, blobs, origin=origin)
         case "deleted":
             try:
-                await editor.remove(path, recursive=True, origin=origin)
+                await editor.remove(path, recursive=True, source=origin, origin=origin)
             except NotFound:
                 pass  # gone already, as wished
         case "moved":

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from gdah_volume.brake import BrakeLimits
 from gdah_volume.errors import GdahError, InvalidArgument
 from gdah_volume.settings import parse_size, read_token
 from mountfs import config
+from storage_server import cli as server_cli
+from storage_server import config as server_config
 
 URL = "http://127.0.0.1:7001"
 
@@ -69,6 +72,25 @@ def test_a_weak_token_is_refused_with_the_command_that_makes_one(tmp_path: Path)
     file.write_text("short\n")
     with pytest.raises(InvalidArgument, match="token_urlsafe"):
         read_token(str(file))
+
+
+def test_every_option_is_explained() -> None:
+    for parser, defaults in ((config.parser(), config.DEFAULTS), (server_cli.make_parser(), server_config.DEFAULTS)):
+        said = {word: action.help for action in parser._actions for word in action.option_strings}
+        for name in defaults:
+            assert said.get(f"--{name}"), f"{parser.prog} --{name}"
+
+
+def test_the_brake_is_set_like_everything_else(tmp_path: Path) -> None:
+    file = tmp_path / "gdah.toml"
+    file.write_text('[mount]\nbrake-share = "20%"\nbrake-window = 30\n')
+    environ = {"GDAH_BRAKE_WINDOW": "10", "GDAH_CONFIG": str(file)}
+    got = settings("m", "--server", URL, "--brake-count", "7", environ=environ)
+    assert got.brake == BrakeLimits(7, 10.0, 20.0)
+    assert settings("m", "--server", URL).brake == BrakeLimits(5000, 60.0, 50.0)
+    for bad in ("-1", "2.5", "lots", "1000001"):
+        with pytest.raises(InvalidArgument, match="--brake-count"):
+            settings("m", "--server", URL, "--brake-count", bad)
 
 
 def test_whose_everything_is_may_be_said_by_name_or_number() -> None:

@@ -1,6 +1,7 @@
 // The page: the state of the mount, live, and what can be done about it. Files are in files.js.
 // Everything that comes from the mount is set as text, never as HTML.
 
+import * as brake from "/page/brake.js";
 import * as files from "/page/files.js";
 import { place, reason, said } from "/page/reasons.js";
 import * as uploads from "/page/uploads.js";
@@ -140,6 +141,7 @@ function drawAbout() {
 
 function drawAll() {
   drawConnection();
+  brake.draw(status?.held);
   drawServers();
   drawAbout();
   drawPending();
@@ -172,8 +174,10 @@ function heard(fresh) {
     drawConflicts();
   }
   drawConnection();
+  brake.draw(fresh.held);
   drawServers();
   drawAbout();
+  if ((fresh.held?.operations ?? 0) !== (before?.held?.operations ?? 0)) files.refreshSoon();
   const operations = fresh.pending?.operations ?? 0;
   if (operations !== (before?.pending?.operations ?? 0)) {
     pendingSoon();
@@ -239,6 +243,7 @@ async function main() {
   };
   action("pull");
   action("push");
+  brake.begin(() => status?.held);
   uploads.begin();
   await files.begin();
   drawPending();

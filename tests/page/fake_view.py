@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,8 @@ class FakeView:
         self.items: dict[str, FileItem] = {}
         self.contents: dict[str, bytes] = {}
         self.waiting: list[PendingItem] = []
+        self.held: dict[str, tuple[FileItem, bytes]] = {}
+        """Files whose removal the brake holds."""
         self.up = True
         self.lost: set[str] = set()
         self.unmounted.clear()
@@ -100,10 +103,47 @@ class FakeView:
                     "tries": 3 if self.waiting else 0,
                     "last_error": "connection refused" if self.waiting else None,
                 },
+                "held": self._held(),
                 "copies": "2/2" if self.up else "0/2",
                 "conflicts": len(self.conflicts()),
                 "cache": {"bytes": 48_230_112, "limit_bytes": 10 << 30},
             }
+
+    def _held(self) -> dict[str, Any]:
+        folders = Counter(path.rpartition("/")[0] for path in self.held)
+        return {
+            "operations": len(self.held),
+            "deletions": len(self.held),
+            "bytes": 0,
+            "since": START_NS / 1e9 if self.held else None,
+            "age_s": 90.0 if self.held else None,
+            "why": "more than 5000 deletions within 60 s" if self.held else None,
+            "bringing_back": False,
+            "folders": [{"path": path, "deletions": count} for path, count in folders.most_common(10)],
+            "limits": {"count": 5000, "window_s": 60.0, "share": 50.0},
+        }
+
+    def hold(self, path: str) -> None:
+        """A program removes it, and the brake holds that."""
+        with self.lock:
+            self.held[path] = self.items.pop(path), self.contents.pop(path)
+        self.tell(Event("pending", {}))
+
+    def confirm_held(self) -> int:
+        with self.lock:
+            count = len(self.held)
+            self.held.clear()
+        self.tell(Event("pending", {}))
+        return count
+
+    def discard_held(self) -> int:
+        with self.lock:
+            count = len(self.held)
+            for path, (item, data) in self.held.items():
+                self.items[path], self.contents[path] = item, data
+            self.held.clear()
+        self.tell(Event("change", {"paths": []}))
+        return count
 
     def _server(self, url: str, latency_ms: float) -> dict[str, Any]:
         return {
@@ -263,7 +303,7 @@ def sample(view: FakeView) -> FakeView:
 def serve(directory: str | None) -> None:
     """A process like a mount: prints its URL, is registered for `directory`, ends when it is asked to unmount.
 
-    Lines on stdin: "down" and "up".
+    Lines on stdin: "down", "up", "hold" (the brake holds the removal of a file).
     """
     shown = sample(FakeView())
     server = StatusServer(shown, StatusSettings(port=0, unmount=shown.unmounted.set))
@@ -274,7 +314,10 @@ def serve(directory: str | None) -> None:
 
     def obey() -> None:
         for line in sys.stdin:
-            shown.connect(line.strip() != "down")
+            if line.strip() == "hold":
+                shown.hold("Fotos/praia.jpg")
+            else:
+                shown.connect(line.strip() != "down")
             print("done", flush=True)
 
     threading.Thread(target=obey, daemon=True).start()

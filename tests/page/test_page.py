@@ -313,6 +313,32 @@ def test_conflicts_and_names_that_are_no_text(fake: FakeSite, view: FakeView, op
     expect(page.locator("#conflicts li")).to_have_count(0)
 
 
+def test_what_the_brake_holds_is_shown_and_decided(
+    fake: FakeSite, view: FakeView, open_page: Callable[..., Page]
+) -> None:
+    for name in ("one", "two", "three"):
+        view.add(f"photos/{name}", b"x")
+    page = open_page(fake.url, locale="pt-BR")
+    expect(page.locator("#brake")).to_be_hidden()
+    view.hold("photos/one")
+    view.hold("photos/two")
+    expect(page.locator("#brake-title")).to_have_text("2 exclusões estão retidas")
+    expect(page.locator("#brake-folders li")).to_have_text(["photos: 2"])
+    page.locator("#language").select_option("en")
+    expect(page.locator("#brake-title")).to_have_text("2 deletions are held")
+    page.get_by_role("button", name="Bring the files back").click()
+    expect(page.locator("#brake")).to_be_hidden()
+    assert set(view.items) == {"photos/one", "photos/two", "photos/three"}
+    view.hold("photos/three")
+    page.get_by_role("button", name="Delete them everywhere").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert set(view.held) == {"photos/three"}
+    page.get_by_role("button", name="Delete them everywhere").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete them everywhere").click()
+    expect(page.locator("#brake")).to_be_hidden()
+    assert set(view.items) == {"photos/one", "photos/two"}
+
+
 def test_a_refusal_is_said_in_the_readers_language(
     fake: FakeSite, view: FakeView, open_page: Callable[..., Page]
 ) -> None:

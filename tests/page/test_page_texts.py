@@ -11,7 +11,9 @@ from mountfs.status_page import LANGUAGES, PAGE
 
 TEXTS = {language: json.loads((PAGE / f"{language}.json").read_text("utf-8")) for language in LANGUAGES}
 SOURCES = "".join(path.read_text("utf-8") for path in sorted(PAGE.iterdir()) if path.suffix in (".js", ".html"))
-BUILT = re.compile(r"^(why|error|state|pending|action|pull|push|changes|uploads\.all|servers)\b")
+BUILT = re.compile(
+    r"^(why|error|state|pending|action|pull|push|changes|uploads\.all|servers|brake\.(title|deletions))\b"
+)
 """Keys whose last part the code adds."""
 
 

@@ -248,6 +248,25 @@ def test_flush(http: httpx.Client, view: FakeView) -> None:
     assert answer.json()["pending"] == 1
 
 
+def test_what_the_brake_holds_is_decided(http: httpx.Client, view: FakeView) -> None:
+    for path in ("a/1", "a/2", "b"):
+        view.add(path, b"x")
+        view.hold(path)
+    held = http.get("/status").json()["held"]
+    assert (held["operations"], held["folders"][0]) == (3, {"path": "a", "deletions": 2})
+    assert "gdah_mount_held_operations 3.0" in http.get("/metrics").text
+    assert http.post("/api/flush").json()["held"] == 3
+    assert http.post("/api/brake").status_code == 400
+    assert http.post("/api/brake?do=nothing").status_code == 400
+    assert http.post("/api/brake?do=discard", headers={"origin": "http://evil.example"}).status_code == 403
+    assert len(view.held) == 3
+    assert http.post("/api/brake?do=discard").json() == {"status": "ok", "operations": 3}
+    assert set(view.items) == {"a/1", "a/2", "b"}
+    view.hold("b")
+    assert http.post("/api/brake?do=confirm").json()["operations"] == 1
+    assert "b" not in view.items
+
+
 def test_unmount_says_what_is_only_here(http: httpx.Client, view: FakeView) -> None:
     view.connect(False)
     http.put("/api/file?path=x", content=b"1")

@@ -143,6 +143,44 @@ def test_flush_waits_for_a_server(start: Callable[..., MountProcess]) -> None:
     assert waiting.wait(30) == 0
 
 
+def test_brake(start: Callable[..., MountProcess], capsys: pytest.CaptureFixture[str]) -> None:
+    mount = start()
+    assert tool.main(["brake"]) == 0
+    assert capsys.readouterr().out == "nothing is held; the limit is 5000 deletions in 60 s, or 50 % of all\n"
+    assert tool.main(["brake", "--discard"]) == 0
+    assert capsys.readouterr().out == "nothing is held\n"
+    mount.connect("hold")
+    assert tool.main(["status"]) == 0
+    assert "HELD       1 deletions for 90 s (more than 5000 deletions within 60 s); see: gdah brake" in (
+        capsys.readouterr().out
+    )
+    assert tool.main(["flush", "--wait"]) == 0
+    assert "but for 1 that the brake holds; see: gdah brake" in capsys.readouterr().out
+    assert tool.main(["brake"]) == 0
+    said = capsys.readouterr().out
+    for words in ("Fotos", "gdah brake --confirm", "gdah brake --discard", "this device only"):
+        assert words in said
+    assert tool.main(["brake", "--discard"]) == 0
+    assert "1 deletions were taken back" in capsys.readouterr().out
+    mount.connect("hold")
+    assert tool.main(["brake", "--json", mount.directory]) == 0
+    assert json.loads(capsys.readouterr().out)["operations"] == 1
+    assert tool.main(["brake", "--confirm"]) == 0
+    assert "confirmed: 1 changes" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        tool.main(["brake", "--confirm", "--discard"])
+
+
+def test_unmount_says_what_is_held(start: Callable[..., MountProcess], capsys: pytest.CaptureFixture[str]) -> None:
+    mount = start()
+    mount.connect("hold")
+    assert tool.main(["unmount", mount.directory]) == 3
+    said = capsys.readouterr().err
+    assert "1 changes are held by the brake" in said
+    assert "/where/the/cache/is" in said
+    assert "gdah brake --confirm" in said
+
+
 def test_unmount(start: Callable[..., MountProcess], capsys: pytest.CaptureFixture[str]) -> None:
     mount = start()
     assert tool.main(["unmount", mount.directory]) == 0

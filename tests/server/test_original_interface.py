@@ -113,3 +113,32 @@ def test_wrong_changes_are_errors_in_its_own_form(servers: Servers) -> None:
         assert answer.status_code == 400, body[:10]
         assert answer.json()["status"] == "error"
     assert server.full_state() == {}
+
+
+def test_a_burst_of_deletions_by_path_is_refused_until_it_is_confirmed(
+    servers: Servers,
+) -> None:
+    """Whole, before anything is changed; in each interface's own words; by source."""
+    cluster = servers(1, start=False)
+    server = cluster.servers[0].start("--brake-count", "4")
+    files = server.url + "/v1/volumes/test_chamber/files/"
+    for name in ("d/1", "d/2", "d/3", "d/4", "a", "b"):
+        assert cluster.http.put(files + name, content=b"x").status_code == 201
+    answer = cluster.http.delete(files + "d", params={"recursive": True})
+    assert (answer.status_code, answer.json()["error"]) == (429, "HeldByBrake"), answer.text
+    assert "POST /v1/volumes/test_chamber/brake?source=127.0.0.1" in answer.json()["message"]
+    assert len(server.full_state()) == 7
+    assert cluster.http.delete(files + "a").status_code == 200
+
+    gone = {"timestamp": now(), "type": "deleted", "src": "test_chamber/d", "is_directory": True, "origin": "old host"}
+    answer = cluster.http.post(server.url + "/push_change", json=gone)
+    assert (answer.status_code, answer.json()["status"]) == (429, "error")
+    assert "brake?source=old%20host" in answer.json()["message"]
+    assert len(server.full_state()) == 6
+    brake = server.url + "/v1/volumes/test_chamber/brake"
+    assert cluster.http.get(brake).json()["refused"] == 10
+    assert cluster.http.post(brake).status_code == 400
+    assert cluster.http.post(brake, params={"source": "old host"}).json() == {"confirmed": "old host", "for_s": 300.0}
+    assert cluster.http.post(server.url + "/push_change", json=gone).json() == {"status": "ok"}
+    assert list(server.full_state()) == ["b"]
+    assert cluster.http.get(brake).json()["sources"].keys() == {"127.0.0.1"}

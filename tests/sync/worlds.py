@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gdah_volume.brake import BrakeLimits
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import Chunk, Content
 from gdah_volume.database import Database
@@ -135,6 +137,8 @@ class World(Programs):
         free: Callable[[], int] = lambda: 1 << 40,
         client: str = "laptop-a1b2c3",
         records_max: int = 1_000_000,
+        brake: BrakeLimits | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,12 +152,16 @@ class World(Programs):
         self._settings = {"replicated": replicated, "records_max": records_max}
         self._limits = limits
         self._free = free
+        self._brake = brake
+        self._monotonic = monotonic
         self.log = ChangeLog(
             self.mirror,
             self.dirty,
             Author(f"{client}-{next(_boots):08x}"),
             replicated=replicated,
             records_max=records_max,
+            brake=brake,
+            monotonic=monotonic,
         )
 
     def again(self) -> World:
@@ -164,6 +172,8 @@ class World(Programs):
             limits=self._limits,
             free=self._free,
             client=self.client,
+            brake=self._brake,
+            monotonic=self._monotonic,
         )
 
 
