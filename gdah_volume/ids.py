@@ -35,7 +35,9 @@ VERSION_MAX_CHARS = 4096
 _OP_ID = re.compile(r"([a-z0-9_]{1,20})-([0-9a-f]{6})-([0-9a-f]{4,8})-([1-9][0-9]{0,14})")
 _AUTHOR = re.compile(r"[a-z0-9_]{1,20}-[0-9a-f]{6}-[0-9a-f]{4,8}")
 _VOLUME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
-_SERVER = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+SERVER_PATTERN = r"[a-z0-9][a-z0-9-]{0,39}"
+_SERVER = re.compile(SERVER_PATTERN)
+EPOCH_PATTERN = r"[A-Za-z0-9-]{1,40}"
 
 
 def new_client_id(device: str) -> str:

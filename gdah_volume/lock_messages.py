@@ -12,13 +12,16 @@ LockGiven(node, locks)           ->
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from gdah_volume.errors import BadMessage
 from gdah_volume.ids import Author, NodeId, check_author, check_node_id
 from gdah_volume.locks import EOF, FILE_LOCKS_MAX, Space
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""Of messages: databases keep 64 bits with a sign."""
 
 
 class FileLock(msgspec.Struct, frozen=True, array_like=True):
@@ -47,7 +50,7 @@ class LockClaim(msgspec.Struct, frozen=True, array_like=True, tag="lock_claim", 
     """
 
     client: Author
-    session: int
+    session: Number
     holds: tuple[LockHold, ...] = ()
     last: bool = True
     leave: bool = False
@@ -58,8 +61,8 @@ class LockAsk(msgspec.Struct, frozen=True, array_like=True, tag="lock_ask", kw_o
     range back, `cancel` ends the wait of the same name. Each is answered by LockTold."""
 
     client: Author
-    session: int
-    ask: int
+    session: Number
+    ask: Number
     node: NodeId
     act: Literal["set", "wait", "test", "unset", "cancel"]
     space: Space = "posix"
@@ -74,7 +77,7 @@ class LockGiven(msgspec.Struct, frozen=True, array_like=True, tag="lock_given", 
     """The answer to a recall, or unasked: I do not manage the locks of this file any more, and hold these."""
 
     client: Author
-    session: int
+    session: Number
     hold: LockHold
 
 
@@ -83,10 +86,10 @@ class LockBeat(msgspec.Struct, frozen=True, array_like=True, tag="lock_beat", kw
     other, if what was claimed in this session still stands; a lease counts from `sent_us`."""
 
     client: Author
-    session: int
-    sent_us: int
-    position: int = 0
-    conflicts: int = 0
+    session: Number
+    sent_us: Number
+    position: Number = 0
+    conflicts: Number = 0
 
 
 class LockTold(msgspec.Struct, frozen=True, array_like=True, tag="lock_told", kw_only=True):
@@ -94,10 +97,10 @@ class LockTold(msgspec.Struct, frozen=True, array_like=True, tag="lock_told", kw
     names one that stands in the way. `local`: nobody here can judge it; judge it yourself."""
 
     client: Author
-    session: int
-    ask: int
+    session: Number
+    ask: Number
     result: Literal["granted", "leased", "conflict", "clear", "waiting", "done", "cancelled", "full", "local"]
-    position: int = 0
+    position: Number = 0
     lock: FileLock | None = None
 
 
@@ -113,7 +116,7 @@ class LockAgain(msgspec.Struct, frozen=True, array_like=True, tag="lock_again", 
     `client`: nobody in particular if empty."""
 
     client: str = ""
-    session: int = -1
+    session: Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)] = -1
 
 
 class LockClients(msgspec.Struct, frozen=True, array_like=True, tag="lock_clients", kw_only=True):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gdah_volume.content import EMPTY, Chunk, ChunkHash, Content, check_content
+from gdah_volume.content import EMPTY, Chunk, Content, check_content
 from gdah_volume.errors import BadMessage
 from gdah_volume.ids import (
     LinkId,
@@ -307,8 +307,8 @@ def _content_out(content: Content) -> dict[str, Any]:
     return {"size": content.size, "chunks": [[c.index, c.hash.hex(), c.length] for c in content.chunks]}
 
 
-def _content_in(value: dict[str, Any]) -> Content:
-    return Content(value["size"], tuple(Chunk(i, ChunkHash(bytes.fromhex(h)), n) for i, h, n in value["chunks"]))
+def _content_in(value: dict[str, Any]) -> list[Any]:
+    return [value["size"], [[index, bytes.fromhex(name), length] for index, name, length in value["chunks"]]]
 
 
 def _xattrs_out(xattrs: dict[bytes, bytes]) -> dict[str, str]:
@@ -373,18 +373,13 @@ def from_json(text: str) -> Operation:
             attrs = raw["attrs"]
             attrs["mode"] = int(attrs["mode"], 8)
             attrs["xattrs"] = _xattrs_in(attrs.get("xattrs", {}))
-            raw["attrs"] = Attrs(**attrs)
-        if "also" in raw:
-            raw["also"] = tuple(raw["also"])
-        if "replaces" in raw:
-            raw["replaces"] = msgspec.convert(raw["replaces"], Replaced)
-        if "other" in raw:
-            raw["other"] = msgspec.convert(raw["other"], SeenLink)
-        kind = _BY_TAG[raw.pop("type")]
+        kind = _BY_TAG[raw["type"]]
         if kind in (Write, Link, Unlink, Rename, Exchange):
             raw.setdefault("base" if kind is Write else "version", None)
-        return kind(**raw)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        if not raw.keys() <= _FIELDS[kind]:
+            raise BadMessage(f"not an operation: unknown fields in {sorted(raw)}")
+        return msgspec.convert(raw, kind, builtin_types=(bytes,))
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BadMessage(f"not an operation: {error}") from error
 
 
@@ -398,3 +393,4 @@ _BY_TAG: dict[str, type[Operation]] = {
     "rename": Rename,
     "exchange": Exchange,
 }
+_FIELDS = {kind: {"type", *kind.__struct_fields__} for kind in _BY_TAG.values()}

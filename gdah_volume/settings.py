@@ -16,10 +16,14 @@ from typing import Any
 
 from gdah_volume.errors import InvalidArgument
 
+_UNREADABLE = (OSError, ValueError, RuntimeError)
+"""Of a file that somebody named; RuntimeError: nested too deeply, or `~name` of nobody."""
+
 CONFIG_FILE_VARIABLE = "GDAH_CONFIG"
 DEFAULT_CONFIG_FILE = Path("~/.config/gdah/gdah.toml")
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+SIZE_MAX_BYTES = 1 << 60
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 
 
@@ -28,7 +32,12 @@ def parse_size(text: str | int) -> int:
     found = _SIZE.fullmatch(str(text).strip())
     if not found:
         raise InvalidArgument(f"not a size: {text!r} (write 4096, 512M or 10G)")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+    size = float(found[1]) * _UNITS[found[2].lower()]
+    if size > SIZE_MAX_BYTES:
+        raise InvalidArgument(
+            f"too large a size: {text[:40] if isinstance(text, str) else text!r} (at most {SIZE_MAX_BYTES} bytes)"
+        )
+    return int(size)
 
 
 def parse_bool(text: str | bool) -> bool:  # noqa: FBT001 - a value, not a switch
@@ -44,16 +53,17 @@ def parse_bool(text: str | bool) -> bool:  # noqa: FBT001 - a value, not a switc
 def load_file(section: str, path: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
     """The table `section` of the TOML file; an absent default file is empty, an absent named one an error."""
     named = path or environ.get(CONFIG_FILE_VARIABLE)
-    file = Path(named).expanduser() if named else DEFAULT_CONFIG_FILE.expanduser()
+    file = Path(named) if named else DEFAULT_CONFIG_FILE
     try:
+        file = file.expanduser()
         with file.open("rb") as stream:
             table = tomllib.load(stream).get(section, {})
     except FileNotFoundError:
         if named:
             raise InvalidArgument(f"the settings file {file} does not exist") from None
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise InvalidArgument(f"cannot read the settings file {file}: {error}") from error
+    except _UNREADABLE as error:  # no TOML is a ValueError, as is text that is no UTF-8 and a path with a NUL
+        raise InvalidArgument(f"cannot read the settings file {str(file)!r}: {error}") from error
     if not isinstance(table, dict):
         raise InvalidArgument(f"[{section}] in {file} is not a table")
     return table
@@ -90,8 +100,8 @@ def read_token(path: str | None) -> str | None:
         return None
     try:
         lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"cannot read the token file {path}: {error}") from error
+    except _UNREADABLE as error:
+        raise InvalidArgument(f"cannot read the token file {path!r}: {error}") from error
     token = lines[0].strip() if lines else ""
     if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidArgument(

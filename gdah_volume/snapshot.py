@@ -10,6 +10,7 @@ begin to end.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ _COLUMNS = {
     "authors": "author, sequence, pruned",
     "counters": "id, head, operations, digest, max_clock, pruned_to, stable_clock, stable_server",
 }
+_NO_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError)
 _LEFT_OUT = "position <= {} AND (clock, server) <= (SELECT stable_clock, stable_server FROM counters)"
 
 
@@ -91,4 +93,7 @@ def load(database: Database, batches: Iterable[tuple[str, Sequence[Sequence[Any]
         width = columns.count(",") + 1
         if any(len(row) != width for row in rows):
             raise BadMessage(f"a row of {table} needs {width} values")
-        database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * width)})", rows)
+        try:
+            database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * width)})", rows)
+        except _NO_ROW as error:  # else it would be taken for a failed disk, which ends a server
+            raise BadMessage(f"no row of {table}: {error}") from error

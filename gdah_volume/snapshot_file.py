@@ -17,6 +17,7 @@ from gdah_volume.stamps import Stamp
 from gdah_volume.wire import PROTOCOL
 
 FRAME_MAX_BYTES = 64 << 20
+_MALFORMED = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 Rows = list[tuple[Any, ...]]
 
@@ -46,7 +47,7 @@ class SnapshotFile:
         frames = self._frames()
         try:
             self.header = msgspec.msgpack.decode(next(frames, b""), type=SnapshotHeader)
-        except msgspec.DecodeError as error:
+        except _MALFORMED as error:
             raise BadMessage(f"not a snapshot: {error}") from error
         if self.header.protocol > PROTOCOL:
             raise VersionFromTheFuture(f"a snapshot of protocol {self.header.protocol}: update this side")
@@ -76,7 +77,7 @@ class SnapshotFile:
             if frame:
                 try:
                     yield _decoder.decode(frame)
-                except msgspec.DecodeError as error:
+                except _MALFORMED as error:
                     raise BadMessage(f"a damaged snapshot: {error}") from error
 
 

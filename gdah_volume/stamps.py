@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 
-from gdah_volume.ids import ServerId
+from gdah_volume.ids import SERVER_PATTERN, ServerId
 
 PENDING_CLOCK = 1 << 62
 """Stamps of operations that no server has stamped yet start here: above every real stamp."""
@@ -21,10 +22,11 @@ MAX_LEAD_US = 3600 * 1_000_000
 
 
 class Stamp(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """Position of an operation in the fold; ties (never from one server) are broken by operation id."""
+    """Position of an operation in the fold; ties (never from one server) are broken by operation id. What arrives from
+    outside lies below PENDING_CLOCK (looked at when it is decoded, with the messages)."""
 
-    clock: int
-    server: ServerId
+    clock: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+    server: Annotated[ServerId, msgspec.Meta(pattern=rf"\A(?:{SERVER_PATTERN}|~)?\Z")]
 
     @property
     def is_pending(self) -> bool:

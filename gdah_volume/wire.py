@@ -30,13 +30,13 @@ stamps.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from gdah_volume.content import INLINE_MAX_BYTES, ChunkHash
 from gdah_volume.errors import BadMessage, GdahError, MessageTooBig, VersionFromTheFuture
-from gdah_volume.ids import Author, Epoch, OpId, ServerId, VolumeName
+from gdah_volume.ids import EPOCH_PATTERN, SERVER_PATTERN, Author, Epoch, OpId, ServerId, VolumeName
 from gdah_volume.lock_messages import (
     LockAgain,
     LockAsk,
@@ -46,6 +46,7 @@ from gdah_volume.lock_messages import (
     LockGiven,
     LockRecall,
     LockTold,
+    Number,
     check_lock_message,
 )
 from gdah_volume.operations import Operation, check_operation
@@ -62,6 +63,11 @@ OFFER_MAX_IDS = 4096
 BEAT_INTERVAL_S = 0.1
 SILENCE_LIMIT_S = 0.4
 """No message for so long: the other side is taken for dead, whatever TCP says."""
+
+
+Server = Annotated[ServerId, msgspec.Meta(pattern=rf"\A{SERVER_PATTERN}\Z")]
+EpochName = Annotated[Epoch, msgspec.Meta(pattern=rf"\A{EPOCH_PATTERN}\Z")]
+"""With `Number`: what they hold is stored and compared in databases, so the bounds are part of the type."""
 
 
 def check_protocol(protocol: int, speaker: str) -> None:
@@ -86,7 +92,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     `position` is that of the sender's log (0 in a Handover).
     """
 
-    position: int
+    position: Number
     stamp: Stamp
     op: Operation
     blobs: tuple[Blob, ...] = ()
@@ -100,11 +106,11 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello", kw_only=T
     software: str
     author: Author
     """Of a mount: the author of its operations now. Of a server: the author of those it makes itself."""
-    server: ServerId | None = None
-    epoch: Epoch | None = None
+    server: Server | None = None
+    epoch: EpochName | None = None
     url: str | None = None
     """Where a server that dials can be reached itself, if it knows."""
-    head: int = 0
+    head: Number = 0
     device: str = ""
     locks: bool = False
     """Knows the messages about locks. (An older one would take them for nonsense.)"""
@@ -114,17 +120,17 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello", kw_only=T
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome", kw_only=True):
     protocol: int
-    server: ServerId
-    epoch: Epoch
+    server: Server
+    epoch: EpochName
     software: str
-    head: int
+    head: Number
     """Position of the newest entry in this server's log."""
-    first: int
+    first: Number
     """Position of the oldest entry that is still in the log (head + 1 when it is empty)."""
     stable: Stamp
-    members: tuple[tuple[ServerId, str], ...]
+    members: tuple[tuple[Server, str], ...]
     """Every server of the volume that is known here, itself included, with its URL ('' when unknown)."""
-    your_cursor: int = 0
+    your_cursor: Number = 0
     """To a peer: how far this server has read the peer's log (of the epoch that it said hello with)."""
     locks: bool = False
     """As in `Hello`."""
@@ -135,7 +141,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome", kw_on
 class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag="subscribe", kw_only=True):
     """Begin the feed after `cursor` if the dialler knows this server and epoch, else with all stamps > `above`."""
 
-    cursor: int | None = None
+    cursor: Number | None = None
     above: Stamp | None = None
     blobs: bool = False
     """Peers want small content inside the entries; mounts fetch what they read."""
@@ -145,11 +151,11 @@ class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag="subscribe", k
 
 class Feed(msgspec.Struct, frozen=True, array_like=True, tag="feed", kw_only=True):
     entries: tuple[Entry, ...]
-    everywhere: int
+    everywhere: Number
     """Every member of the volume holds all entries up to this position of this log, with their content."""
     stable: Stamp
     """No smaller stamp can arrive any more, anywhere."""
-    up_to: int = 0
+    up_to: Number = 0
     """To a peer: what lies up to this position and is in no feed came from the peer itself (0: says nothing)."""
     last: str = ""
     """The operation at `up_to`."""
@@ -161,19 +167,19 @@ class Shown(msgspec.Struct, frozen=True, array_like=True, tag="shown", kw_only=T
     """A mount to its server: programs here see your log up to `position`. A server to a peer: programs of all mounts
     that are connected to me see my own log up to there."""
 
-    position: int
+    position: Number
 
 
 class SnapshotNeeded(msgspec.Struct, frozen=True, array_like=True, tag="snapshot_needed", kw_only=True):
     """The log does not reach back that far: fetch a snapshot on the data lane, then subscribe after it."""
 
-    first: int
+    first: Number
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, tag="held", kw_only=True):
     """A peer: all entries up to `position` of your log are stored here, with their content (and synced where asked)."""
 
-    position: int
+    position: Number
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit", kw_only=True):
@@ -190,9 +196,9 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit", kw_only
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag="ack", kw_only=True):
     id: OpId
     stamp: Stamp
-    position: int
-    copies: int
-    of: int
+    position: Number
+    copies: Number
+    of: Number
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", kw_only=True):
@@ -221,28 +227,28 @@ class Handover(msgspec.Struct, frozen=True, array_like=True, tag="handover", kw_
 
 
 class HandedOver(msgspec.Struct, frozen=True, array_like=True, tag="handed_over", kw_only=True):
-    head: int
+    head: Number
 
 
 class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat", kw_only=True):
     """A sign of life. Servers fill the rest; `sent_us` of a dialler comes back as `echo_us` for the latency."""
 
-    sent_us: int
-    echo_us: int = 0
-    head: int = 0
-    operations: int = 0
+    sent_us: Number
+    echo_us: Number = 0
+    head: Number = 0
+    operations: Number = 0
     digest: bytes = b""
-    everywhere: int = 0
+    everywhere: Number = 0
     stable: Stamp | None = None
-    promise: int = 0
+    promise: Number = 0
     """A server: I shall stamp nothing at or below this clock any more (nor accept a floor-less one there)."""
-    read: int = 0
+    read: Number = 0
     """To a peer: how far I have read your log."""
-    free_bytes: int = 0
-    lag: int = 0
+    free_bytes: Number = 0
+    lag: Number = 0
     """A server to a mount: operations that its worst peer lacks."""
     busy: float = 0.0
-    sequencer: ServerId | None = None
+    sequencer: Server | None = None
     """A server: to whom I pass operations on now; myself: I stamp them alone."""
     trouble: str = ""
     """A server: why it cannot store anything now (disk full); empty: it can."""
@@ -258,16 +264,16 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed", kw_only
 class AskRange(msgspec.Struct, frozen=True, array_like=True, tag="ask_range", kw_only=True):
     """Digests differ: what do you hold with clocks in [low, high)?"""
 
-    low: int
-    high: int
+    low: Number
+    high: Number
 
 
 class RangeIs(msgspec.Struct, frozen=True, array_like=True, tag="range_is", kw_only=True):
     """Answer: digest and count of the range, and its ids when they are at most OFFER_MAX_IDS."""
 
-    low: int
-    high: int
-    count: int
+    low: Number
+    high: Number
+    count: Number
     digest: bytes
     stamped: tuple[tuple[OpId, Stamp], ...] | None = None
 
@@ -317,7 +323,7 @@ def decode(frame: bytes | str) -> Message:
         raise MessageTooBig(f"a message of {len(frame)} bytes; at most {MESSAGE_MAX_BYTES} are read")
     try:
         message = _decoder.decode(frame)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:  # the last: a text that is no UTF-8
         raise BadMessage(f"not a message of protocol {PROTOCOL}: {error}") from error
     try:
         _check(message)

@@ -60,7 +60,6 @@ MOUNT_SILENCE_S = 5.0
 """A mount that says nothing for so long, not even Hello, is taken for dead; it comes back by itself."""
 ON_THE_WAY_MAX = 4096
 """Unanswered operations of one connection; with more it is not read any further."""
-URL_MAX_CHARS = 300
 
 _streams = itertools.count(1)
 
@@ -248,8 +247,6 @@ class LaneConversation:
             raise BadMessage(f"this is server {server} itself: a --peer of it leads back to it")
         url = ""
         if hello.url:
-            if len(hello.url) > URL_MAX_CHARS:
-                raise BadMessage("a URL too long")
             url = check_url(hello.url)
         self.volume.take_news(self.volume.membership.called(server, url))
         if server not in self.volume.replication.peers:

@@ -87,8 +87,13 @@ def is_wildcard(host: str) -> bool:
         return False
 
 
+URL_MAX_CHARS = 300
+
+
 def check_url(text: str) -> str:
     """The form in which URLs are compared: scheme, host, port. Raises InvalidArgument."""
+    if len(text) > URL_MAX_CHARS:
+        raise InvalidArgument(f"a URL of {len(text)} characters; at most {URL_MAX_CHARS} are possible")
     try:
         parts = urlsplit(text)
         port = parts.port

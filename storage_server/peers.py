@@ -49,6 +49,7 @@ from gdah_volume.wire import (
     decode,
     encode,
 )
+from storage_server.config import check_url
 from storage_server.digest_watch import DigestWatch
 from storage_server.feeds import entry_bytes
 from storage_server.outlets import QueuedOutlet
@@ -239,7 +240,7 @@ class PeerLink:
         volume.locks.peer_is_able(server, welcome.locks)
         volume.take_news(volume.membership.answered(server, self.url))
         volume.replication.forget(self.url, volume.monotonic())
-        volume.take_news(volume.membership.told(welcome.members))
+        volume.take_news(volume.membership.told((member, url and check_url(url)) for member, url in welcome.members))
         if welcome.your_cursor > volume.figures.head:
             await volume.begin_epoch(
                 f"{server} has read our log up to {welcome.your_cursor}, and it ends at {volume.figures.head}"
