@@ -3,16 +3,40 @@
 A worker makes one call after the other through hands of its own. What it does next is drawn from its seed. That its
 mount dies under it, it survives: it waits until the runner says that the mount serves again, looks at what is there and
 goes on.
+
+Its own folder is `alone-NAME`; nobody else writes there, so what it holds is known to the byte. `shared` is
+everybody's.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import random
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gdah_drill.history import History
+from gdah_drill.folder import Call, Folder, Node, Refused, after, bytes_of, find
+from gdah_drill.hands import Stuck
+from gdah_drill.history import History, Operation, Outcome
+from gdah_drill.private_load import PrivateLoad, Profile, Work
+from gdah_drill.shared_load import SHARED, SharedLoad
+
+DEAD = {errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.ENODEV}
+"""What a call says whose mount died."""
+PATHS = {
+    "open": (1,), "symlink": (1,), "rename": (0, 1), "exchange": (0, 1), "link": (0, 1), "copy": (0, 1),
+    "put": (), "add": (), "cut": (), "sync": (), "close": (), "get": (),
+}  # fmt: skip
+"""Which values of a call are paths; of those not named here the first."""
+RETRY_LOOK_S = 0.2
+
+
+def home_of(worker: str) -> str:
+    return f"alone-{worker}"
 
 
 class HandsLike(Protocol):
@@ -21,23 +45,24 @@ class HandsLike(Protocol):
 
 
 @dataclass(frozen=True)
-class Profile:
-    """What kind of load: weights and limits."""
+class Batch:
+    """What came of a list of calls. `done`: how many returned well; -1: unknown, the mount or the hands died."""
 
-    shared_share: float = 0.35
-    """Part of the steps that work in the shared folder."""
-    fsync_share: float = 0.15
-    large_share: float = 0.04
-    """Part of the contents that are larger than 64 KiB."""
-    max_bytes: int = 3 << 20
-    pause_s: float = 0.0
-    """Between two steps."""
-    call_deadline_s: float = 60.0
-    """After which a call counts as stuck."""
+    outcome: Outcome
+    done: int
+    errno: int
+    answers: Sequence[Any]
+    began: float
+    ended: float
+    longest: Sequence[Any] = field(default_factory=list)
+    note: str = ""
 
 
 class Worker:
-    """Threading: `step` from one thread; `lock` is shared by the workers of one mount."""
+    """Threading: `step` and `finish` from one thread; `lock` is shared by the workers of one mount.
+
+    Invariant: unless `uncertain`, `folder` is what the worker's own folder holds by all that was answered.
+    """
 
     def __init__(
         self,
@@ -54,17 +79,223 @@ class Worker:
         """`serves`: waits until the mount serves; False when the drill is over. `hands`: new ones on the mount."""
         self.name = name
         self.mount = mount
-        self._hands = hands
-        self._seed = seed
-        self._history = history
-        self._serves = serves
-        self._lock = lock
+        self.folder = Folder()
+        self.uncertain: tuple[Sequence[Call], int] | None = None
+        """Calls that were cut off, and how many of them had returned."""
         self._profile = profile or Profile()
+        self._new_hands = hands
+        self._serves = serves
+        self._history = history
+        self._rng = random.Random(f"{seed} {name}")
+        self._contents = 0
+        self._hands: HandsLike | None = None
+        self._begun = False
+        self._private = PrivateLoad(self._rng, self._profile, self.new_content)
+        self._shared = SharedLoad(self._rng, self._profile, self.new_content, self.batch, self.tell, lock)
+
+    def new_content(self) -> str:
+        self._contents += 1
+        return f"{self.name}.{self._contents}"
 
     def step(self) -> None:
-        """One operation, or the looks after a death. Never raises for what the mount does."""
-        raise NotImplementedError
+        """One operation, or a look after a death. Never raises for what the mount does."""
+        if self._hands is None:
+            if not self._serves():
+                return
+            self._hands = self._new_hands()
+        if not self._begun:
+            self._begin()
+        elif self.uncertain is not None:
+            self._look()
+        elif self._rng.random() < self._profile.shared_share:
+            self._shared.step()
+        elif self._rng.random() < 0.02:
+            self._look()
+        else:
+            self._work(self._private.next(self.folder))
 
-    def finish(self) -> None:
+    def finish(self, limit_s: float = 60.0) -> None:
         """After the load and healing: close what is open, look once more. Call from the same thread."""
-        raise NotImplementedError
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            if self._hands is None:
+                if not self._serves():
+                    return
+                self._hands = self._new_hands()
+            if self.uncertain is None and self.folder.handles:
+                handle = min(self.folder.handles)
+                self._work(Work("hold-close", handle, (("close", handle),)))
+            elif self._begun and self._look():
+                break
+        self.close()
+
+    def close(self) -> None:
+        if self._hands is not None:
+            self._hands.close()
+            self._hands = None
+
+    # --- one operation
+
+    def batch(self, calls: Sequence[Call], home: str = "") -> Batch:
+        """Make calls below `home`. After the death of the mount the hands are gone, and everything is uncertain."""
+        began = time.monotonic()
+        if self._hands is None:
+            return Batch("info", 0, errno.ENOTCONN, [], began, began, note="the mount had died")
+        try:
+            told = self._hands.call(
+                "timed", [_for_hands(call, home) for call in calls], deadline_s=self._profile.call_deadline_s
+            )
+        except (EOFError, OSError, Stuck) as error:
+            self._died()
+            return Batch("info", -1, errno.ENOTCONN, [], began, time.monotonic(), note=f"{error}"[:200])
+        outcome: Outcome = "ok" if not told["errno"] else "fail"
+        if told["errno"] in DEAD or not told["mounted"]:
+            outcome = "info"
+            self._died()
+        answers = told["answers"]
+        return Batch(outcome, len(answers), told["errno"], answers, began, time.monotonic(), told["longest"])
+
+    def tell(self, op: str, path: str, batches: Sequence[Batch], **more: Any) -> Operation:
+        """Tell the history of an operation that was made in one or more batches."""
+        last = batches[-1]
+        details = {"done": last.done, **more.pop("details", {})}
+        longest = max((batch.longest for batch in batches if batch.longest), key=lambda it: it[2] - it[1], default=None)
+        if longest:
+            details["longest"] = list(longest)
+        if last.note:
+            details["note"] = last.note
+        return self._history.operation(
+            self.name,
+            self.mount,
+            op,
+            path,
+            began=batches[0].began,
+            ended=last.ended,
+            outcome=last.outcome,
+            errno=last.errno,
+            details=details,
+            **more,
+        )
+
+    def _died(self) -> None:
+        self.close()
+        if self.uncertain is None:
+            self.uncertain = ((), 0)
+
+    def _begin(self) -> None:
+        assert self._hands is not None
+        done = [self.batch([("makedirs", path)]) for path in (SHARED, home_of(self.name))]
+        self.tell("begin", home_of(self.name), done)
+        self._begun = all(batch.outcome == "ok" for batch in done)
+        if not self._begun:
+            self.uncertain = None
+            time.sleep(RETRY_LOOK_S)
+
+    def _work(self, work: Work) -> None:
+        batch = self.batch(work.calls, home_of(self.name))
+        details = {**work.details, "calls": [list(call) for call in work.calls]}
+        self.tell(
+            work.op,
+            work.path,
+            [batch],
+            to=work.to,
+            content=work.content,
+            details=details,
+            result=list(batch.answers),
+        )
+        if batch.outcome == "info":
+            self.uncertain = (work.calls, batch.done)
+            return
+        for call in work.calls[: batch.done]:
+            self._apply(call)
+        if batch.outcome == "fail" and self._refusal(work.calls[batch.done]) != batch.errno:
+            self.uncertain = (work.calls[batch.done :], 0)
+
+    def _apply(self, call: Call) -> None:
+        with contextlib.suppress(Refused):  # it was not refused: the checker will say so
+            self.folder.apply(call)
+
+    def _refusal(self, call: Call) -> int:
+        try:
+            self.folder.copy().apply(call)
+        except Refused as refused:
+            return refused.errno
+        return 0
+
+    # --- looking
+
+    def _look(self) -> bool:
+        """Compare everything with what is known; afterwards nothing is uncertain. False: it has to be done again."""
+        assert self._hands is not None
+        began = time.monotonic()
+        home = home_of(self.name)
+        try:
+            if self.uncertain is not None:
+                self._hands.call("forget")
+            survey = self._hands.call("survey", home, deadline_s=self._profile.call_deadline_s)
+        except (EOFError, Stuck, OSError) as error:
+            self._failed_look(began, error)
+            return False
+        calls, done = self.uncertain or ((), 0)
+        known = after(self.folder, calls, done) if self.uncertain else iter([self.folder])
+        self._history.operation(
+            self.name, self.mount, "look", "", began=began, ended=time.monotonic(), outcome="ok", result=survey
+        )
+        found = find(known, survey)
+        if found is None:
+            return self._adopt()
+        self.folder, self.uncertain = found, None
+        return True
+
+    def _failed_look(self, began: float, error: Exception) -> None:
+        number = error.errno or 0 if isinstance(error, OSError) else errno.ENOTCONN
+        if number in DEAD or number == errno.ENOENT:
+            self._died()
+        self._history.operation(
+            self.name,
+            self.mount,
+            "look",
+            "",
+            began=began,
+            ended=time.monotonic(),
+            outcome="info" if number in DEAD else "fail",
+            errno=number,
+            details={"note": f"{error}"[:200]},
+        )
+        if self.uncertain is None:
+            self.uncertain = ((), 0)
+        time.sleep(RETRY_LOOK_S)
+
+    def _adopt(self) -> bool:
+        """What is there is not what may be there. The checker says so; here the work goes on from what there is."""
+        assert self._hands is not None
+        try:
+            self._hands.call("forget")
+            tree = self._hands.call("tree", home_of(self.name))
+        except (EOFError, Stuck, OSError) as error:
+            self._failed_look(time.monotonic(), error)
+            return False
+        self.folder, self.uncertain = folder_of(tree), None
+        return True
+
+
+def folder_of(tree: dict[str, bytes | str | None]) -> Folder:
+    folder = Folder()
+    for number, (path, value) in enumerate(sorted(tree.items()), 1):
+        kind = "dir" if value is None else "symlink" if isinstance(value, str) else "file"
+        data = value if isinstance(value, bytes) else b""
+        folder.nodes[number] = Node(kind, data, value if isinstance(value, str) else "")
+        folder.names[path] = number
+    folder.last = len(tree)
+    return folder
+
+
+def _for_hands(call: Call, home: str) -> tuple[Any, ...]:
+    """A call as the helper makes it: with bytes in the place of contents, and paths below `home`."""
+    name, *args = call
+    if name in ("put", "add") and not isinstance(args[1], bytes):
+        args[1] = bytes_of(args[1])
+    if home:
+        for at in PATHS.get(name, (0,)):
+            args[at] = f"{home}/{args[at]}" if args[at] else home
+    return (name, *args)

@@ -47,9 +47,10 @@ class Stuck(AssertionError):
 class Hands:
     """Threading: one call at a time; make one per thread."""
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, script: str = __file__) -> None:
+        """`script`: the helper, if it has to know more calls than `Calls`."""
         self._helper = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, str(root)],
+            [sys.executable, "-I", "-S", script, str(root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -282,8 +283,7 @@ class Calls:
         raise EOFError(f"{path} did not become {wanted!r:.80}; it is {self.read(path)!r:.80}")
 
 
-def serve(root: str) -> None:
-    calls = Calls(root)
+def serve(calls: Calls) -> None:
     while True:
         try:
             name, args = _receive(0)
@@ -297,4 +297,4 @@ def serve(root: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(Calls(sys.argv[1]))

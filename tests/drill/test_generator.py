@@ -1,0 +1,63 @@
+"""Workers on a plain folder: what they think is there is there, whatever dies meanwhile; and the replay agrees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gdah_drill import generator
+from gdah_drill.generator import home_of
+from gdah_drill.history import History, Operation
+from gdah_drill.replay import replay
+from tests.drill.plain import PlainHands, make_worker
+
+
+def never(operation: Operation) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_worker_knows_what_its_folder_holds(tmp_path: Path, seed: int) -> None:
+    history = History()
+    worker = make_worker(tmp_path, history, seed=seed)
+    for _ in range(400):
+        worker.step()
+    worker.finish()
+    assert worker.uncertain is None
+    assert worker.folder.difference(PlainHands(tmp_path).survey(home_of("w1"))) == ""
+    told = replay("w1", history.operations, never)
+    assert told.findings == []
+    assert told.uncertain is None
+    assert told.folder.tree() == worker.folder.tree()
+    assert told.saved
+    assert told.answers > 200
+    assert len({operation.op for operation in history.operations}) > 25
+
+
+def test_a_worker_survives_deaths_of_its_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "RETRY_LOOK_S", 0.0)
+    history = History()
+    worker = make_worker(tmp_path, history, seed=5, deaths=range(8, 60))
+    for _ in range(1500):
+        worker.step()
+    worker.finish()
+    told = replay("w1", history.operations, never)
+    assert told.findings == []
+    assert told.folder.tree() == worker.folder.tree()
+    assert sum(operation.outcome == "info" for operation in history.operations) > 30
+    assert told.looks > 30
+
+
+def test_the_same_seed_does_the_same(tmp_path: Path) -> None:
+    done = []
+    for name in ("a", "b"):
+        root = tmp_path / name
+        root.mkdir()
+        history = History()
+        worker = make_worker(root, history, seed=3)
+        for _ in range(150):
+            worker.step()
+        worker.close()
+        done.append([(op.op, op.path, op.to, op.content, op.outcome, op.errno) for op in history.operations])
+    assert done[0] == done[1]
