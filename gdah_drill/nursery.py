@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gdah_drill import launch
+
 MAINS = {"storage-server": "storage_server.cli", "gdah-mount": "mountfs.cli"}
 _HEAVY = ("storage_server.app", "mountfs.mount")
 _POLL_S = 0.005
@@ -129,6 +131,7 @@ def _become(what: dict[str, Any]) -> None:
     os.environ.update(what["env"])
     random.seed()
     sys.argv = what["argv"]
+    launch.prepare(os.environ)
     sys.exit(sys.modules[what["module"]].main())
 
 

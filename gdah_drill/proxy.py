@@ -1,10 +1,14 @@
-"""A TCP proxy that breaks a link the ways a network does: silence, one-way silence, delay, reset, a cut mid message.
+"""A TCP proxy that breaks links the ways a network does: silence, one-way silence, delay, a trickle, reset, a cut mid
+message, answers that are lost after the work was done.
 
-A cut link loses no byte, as TCP does not: what was sent meanwhile waits and arrives after `heal`. New connections
-over a cut link are taken and stay silent. `refuse` is the other way to be away: nobody listens.
+A cut link loses no byte, as TCP does not: what was sent meanwhile waits and arrives after `heal`, unless a reset drops it
+first. New connections over a cut link are taken and stay silent. `refuse` is the other way to be away: nobody listens.
+
+A proxy stands before one server. It can tell its callers apart (`who`), and has a Cable for each, so that any two
+processes can be parted while all others go on; without `who` there is one Cable for everybody.
 
 Threading: an event loop in a thread of its own per proxy; the methods may be called from any thread and return when
-the loop has done it.
+the loop has done it. Figures are read without a lock: they only grow.
 """
 
 from __future__ import annotations
@@ -21,44 +25,44 @@ Way = Literal["out", "in"]
 
 PIECE_BYTES = 64 << 10
 QUEUE_PIECES = 64
+DRIP_EVERY_S = 0.1
 
 
-class FaultProxy:
-    def __init__(self, port: int, target_port: int, host: str = "127.0.0.1") -> None:
-        self.port = port
-        self.url = f"http://{host}:{port}"
-        self._host = host
-        self._target_port = target_port
+class Cable:
+    """What one caller's connections go through. Figures count bytes for each way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.passed: dict[Way, int] = {"out": 0, "in": 0}
+        self.withheld: dict[Way, int] = {"out": 0, "in": 0}
+        """Bytes that came to a closed gate; they may have passed later."""
+        self.lost: dict[Way, int] = {"out": 0, "in": 0}
+        """Bytes that were waiting when their connection was reset. Nobody will ever get them."""
+        self.resets = 0
+        """Connections that were reset."""
+        self.halved = 0
+        """Pieces of which only a part passed."""
+        self._loop = loop
         self._delay_s = 0.0
+        self._drip_bytes_per_s = 0
         self._allowed: dict[Way, int | None] = {"out": None, "in": None}
-        self._open: dict[Way, asyncio.Event] = {}
-        self._server: asyncio.Server | None = None
+        self._open: dict[Way, asyncio.Event] = {"out": asyncio.Event(), "in": asyncio.Event()}
+        for gate in self._open.values():
+            gate.set()
         self._connections: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{port}", daemon=True)
-        self._thread.start()
-        self._do(self._prepare)
-        self._do(self._listen)
 
-    # --- what a test asks for ------------------------------------------------------------------------
+    @property
+    def connected(self) -> bool:
+        return bool(self._connections)
+
+    # --- what a test or the nemesis asks for, from any thread
 
     def cut(self, *ways: Way) -> None:
         """Silence in the given directions; both without an argument."""
-
-        def clear() -> None:
-            for way in ways or self._open:
-                self._open[way].clear()
-
-        self._call(clear)
+        self._call(lambda: [self._open[way].clear() for way in ways or self._open])
 
     def heal(self) -> None:
-        """Everything flows again, without delay, and somebody listens."""
-        self._do(self._heal)
-
-    def refuse(self) -> None:
-        """Close the port and reset every connection."""
-        self._do(self._unlisten)
-        self.reset()
+        """Everything flows again, without delay."""
+        self._call(self._heal)
 
     def reset(self) -> None:
         """Reset every connection; new ones are welcome."""
@@ -68,19 +72,15 @@ class FaultProxy:
         """Each piece arrives this much later, in both directions; bandwidth stays."""
         self._call(lambda: setattr(self, "_delay_s", seconds))
 
+    def drip(self, bytes_per_s: int) -> None:
+        """So many bytes a second and connection pass in each direction; 0: as many as come."""
+        self._call(lambda: setattr(self, "_drip_bytes_per_s", bytes_per_s))
+
     def stop_after(self, size_bytes: int, way: Way = "out") -> None:
         """Let so many more bytes pass in that direction, then cut it: in the middle of a message."""
         self._call(lambda: self._allowed.__setitem__(way, size_bytes))
 
-    def close(self) -> None:
-        if self._thread.is_alive():
-            self._do(self._unlisten)
-            self._do(self._drop_all)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(5)
-            self._loop.close()
-
-    # --- the loop's side -----------------------------------------------------------------------------
+    # --- the loop's side
 
     def _do(self, action: Callable[[], Coroutine[Any, Any, None]]) -> None:
         asyncio.run_coroutine_threadsafe(action(), self._loop).result(10)
@@ -91,41 +91,29 @@ class FaultProxy:
 
         self._do(act)
 
-    async def _prepare(self) -> None:
-        for way in self._allowed:
-            self._open[way] = asyncio.Event()
-            self._open[way].set()
-
-    async def _listen(self) -> None:
-        if self._server is None:
-            self._server = await asyncio.start_server(self._accept, self._host, self.port, limit=PIECE_BYTES)
-
-    async def _unlisten(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
-    async def _heal(self) -> None:
-        self._delay_s = 0.0
+    def _heal(self) -> None:
+        self._delay_s, self._drip_bytes_per_s = 0.0, 0
         for way in self._allowed:
             self._allowed[way] = None
             self._open[way].set()
-        await self._listen()
 
     async def _drop_all(self) -> None:
         tasks = list(self._connections)
+        self.resets += len(tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dial: Callable[[], Coroutine[Any, Any, Any]]
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
         upstream: asyncio.StreamWriter | None = None
         try:
             await self._open["out"].wait()
-            back, upstream = await asyncio.open_connection(self._host, self._target_port, limit=PIECE_BYTES)
+            back, upstream = await dial()
             await self._both_ways(reader, writer, back, upstream)
         except (OSError, asyncio.CancelledError):
             pass
@@ -179,24 +167,133 @@ class FaultProxy:
                     break
         finally:
             filling.cancel()
+            while not queue.empty():
+                self.lost[way] += len(queue.get_nowait()[1])
 
     async def _pass_on(self, piece: bytes, writer: asyncio.StreamWriter, way: Way) -> None:
-        await self._open[way].wait()
+        await self._gate(piece, way)
         allowed = self._allowed[way]
         if allowed is not None:
             head, piece = piece[:allowed], piece[allowed:]
             self._allowed[way] = allowed - len(head)
-            writer.write(head)
-            await writer.drain()
+            await self._send(head, writer, way)
             if not piece:
                 return
+            self.halved += 1
             self._open[way].clear()
-            await self._open[way].wait()
+            await self._gate(piece, way)
         if piece:
-            writer.write(piece)
-            await writer.drain()
+            await self._send(piece, writer, way)
         elif writer.can_write_eof():
             writer.write_eof()
+
+    async def _gate(self, piece: bytes, way: Way) -> None:
+        if self._open[way].is_set():
+            return
+        self.withheld[way] += len(piece)
+        try:
+            await self._open[way].wait()
+        except asyncio.CancelledError:
+            self.lost[way] += len(piece)
+            raise
+
+    async def _send(self, piece: bytes, writer: asyncio.StreamWriter, way: Way) -> None:
+        while piece:
+            drip = self._drip_bytes_per_s
+            size = max(1, round(drip * DRIP_EVERY_S)) if drip else len(piece)
+            writer.write(piece[:size])
+            await writer.drain()
+            self.passed[way] += min(size, len(piece))
+            piece = piece[size:]
+            if drip:
+                await asyncio.sleep(max(DRIP_EVERY_S, size / drip))
+
+
+class FaultProxy:
+    def __init__(
+        self, port: int, target_port: int, host: str = "127.0.0.1", who: Callable[[int, int], str] | None = None
+    ) -> None:
+        """`who` names a caller by the port that it dials from and the proxy's own ('': a stranger)."""
+        self.port = port
+        self.url = f"http://{host}:{port}"
+        self._host = host
+        self._target_port = target_port
+        self._who = who
+        self._cables: dict[str, Cable] = {}
+        self._server: asyncio.Server | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{port}", daemon=True)
+        self._thread.start()
+        self.cable("")
+        self._do(self._listen)
+
+    # --- what a test asks for ------------------------------------------------------------------------
+
+    def cable(self, caller: str) -> Cable:
+        """The cable of that caller alone; it need not have called yet."""
+        return self._cables.setdefault(caller, Cable(self._loop))
+
+    def cut(self, *ways: Way) -> None:
+        """Silence for all in the given directions; both without an argument."""
+        for cable in list(self._cables.values()):
+            cable.cut(*ways)
+
+    def heal(self) -> None:
+        """Everything flows again, without delay, and somebody listens."""
+        for cable in list(self._cables.values()):
+            cable.heal()
+        self._do(self._listen)
+
+    def refuse(self) -> None:
+        """Close the port and reset every connection."""
+        self._do(self._unlisten)
+        self.reset()
+
+    def reset(self) -> None:
+        """Reset every connection; new ones are welcome."""
+        for cable in list(self._cables.values()):
+            cable.reset()
+
+    def delay(self, seconds: float) -> None:
+        """Each piece arrives this much later, in both directions; bandwidth stays."""
+        for cable in list(self._cables.values()):
+            cable.delay(seconds)
+
+    def stop_after(self, size_bytes: int, way: Way = "out") -> None:
+        """Let so many more bytes of each caller pass in that direction, then cut it: in the middle of a message."""
+        for cable in list(self._cables.values()):
+            cable.stop_after(size_bytes, way)
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._do(self._unlisten)
+            self.reset()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(5)
+            self._loop.close()
+
+    # --- the loop's side -----------------------------------------------------------------------------
+
+    def _do(self, action: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        asyncio.run_coroutine_threadsafe(action(), self._loop).result(10)
+
+    async def _listen(self) -> None:
+        if self._server is None:
+            self._server = await asyncio.start_server(self._accept, self._host, self.port, limit=PIECE_BYTES)
+
+    async def _unlisten(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        caller = ""
+        if self._who is not None:
+            caller = self._who(writer.get_extra_info("peername")[1], self.port)
+        await self.cable(caller).serve(reader, writer, self._dial)
+
+    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self._host, self._target_port, limit=PIECE_BYTES)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
