@@ -7,7 +7,8 @@
         cluster.cut(a, b)                  # peers cannot see each other any more
         one.cut(b)                         # nor this mount that server
 
-With `cables` every link (server to server, mount to server) runs through a FaultProxy; without, directly.
+With `cables` every link (server to server, mount to server) runs through a FaultProxy; without, directly, unless
+somebody gives a server a `door` of his own that all who call it go through.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Node:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.process = Process(name, cluster.logs)
+        self.environ: dict[str, str] = {}
+        """Of its process, beside what every process gets."""
 
     def get(self, path: str, **named: Any) -> httpx.Response:
         return self.cluster.http.get(self.url + path, **named)
@@ -101,7 +104,7 @@ class Server(Node):
         ]
         argv = [*command_line("storage-server", "storage_server.cli"), "--data", str(self.data)]
         argv += ["--port", str(self.port), "--url", self.peer_url, *peers, *more]
-        self.process.start(argv, self.cluster.folder)
+        self.process.start(argv, self.cluster.folder, self.environ)
         if wait:
             self.wait_ready()
         return self
@@ -143,7 +146,7 @@ class Mount(Node):
         self._hands: Hands | None = None
 
     def start(self, *more: str, wait: bool = True) -> Mount:
-        urls = [self.doors[server].url if server in self.doors else server.url for server in self.servers]
+        urls = [self.url_of(server) for server in self.servers]
         argv = [*command_line("gdah-mount", "mountfs.cli"), str(self.root)]
         argv += [argument for url in urls for argument in ("--server", url)]
         argv += [
@@ -155,7 +158,7 @@ class Mount(Node):
             self.name,
             *more,
         ]
-        self.process.start(argv, self.cluster.folder)
+        self.process.start(argv, self.cluster.folder, self.environ)
         if wait:
             self.wait_mounted()
         return self
@@ -203,10 +206,12 @@ class Mount(Node):
         for server in servers or self.servers:
             self.doors[server].heal()
 
+    def url_of(self, server: Server) -> str:
+        return self.doors[server].url if server in self.doors else server.peer_url
+
     def uses(self, server: Server) -> bool:
-        url = self.doors[server].url if server in self.doors else server.url
         in_use = self.status()["server"]
-        return in_use is not None and in_use.rstrip("/") == url
+        return in_use is not None and in_use.rstrip("/") == self.url_of(server)
 
     def terminate(self) -> int:
         self.let_go()

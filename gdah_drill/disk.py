@@ -94,9 +94,15 @@ class Disk:
 
     def close(self) -> None:
         """Idempotent. Lazily: a process that is just dying may still hold a file."""
-        for argv in (["fusermount", "-u", "-z", self.mountpoint], ["umount", "-l", self.mountpoint]):
+        for argv in (["fusermount", "-u", "-z"], ["umount", "-l"]):
             if self.is_mounted():
-                subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
+                subprocess.run(
+                    [*argv, str(self.mountpoint)],
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=10,
+                    check=False,
+                )
         if self._popen is not None:
             abandon(self._popen)
             self._popen = None

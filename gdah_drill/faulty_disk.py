@@ -8,14 +8,18 @@ Commands (one JSON line each, answered by one): {"set": {"full": true}}, {"figur
 * `read_error`, `write_error`: EIO, for files whose path contains the given text ("" means every file).
 * `fsync_error`: an fsync answers EIO, and what it should have saved stays unsaved.
 * `lose`, after the processes that used it were killed: power was cut. What was not synced is taken back, newest first:
-  bytes of a file since its last fsync, names since the last fsync of anything (an fsync commits the journal of names, as
-  on ext4). With null everything unsynced goes, with a seed a part of it: each file keeps a random first part of its
+  bytes of a file since its last fsync, names since the last fsync of anything (an fsync commits the journal of names,
+  as on ext4). With null everything unsynced goes, with a seed a part of it: each file keeps a random first part of its
   writes. What is older than MEMORY_BYTES of unsynced writes counts as written back, as a kernel does after a while.
 
-There is no direct I/O, so shared memory maps (SQLite's) work. Nothing below BACKING is touched by anybody else meanwhile.
+There is no direct I/O, so shared memory maps (SQLite's) work. Nothing below BACKING is touched by anybody else
+meanwhile.
 
-Threading: libfuse's threads run the operations; `_lock` guards what is remembered for `lose`, never an I/O of a program.
+Threading: libfuse's threads run the operations; `_lock` guards what is remembered for `lose`, never an I/O of a
+program.
 """
+
+# ruff: noqa: ARG002 - the operations have the arguments that fusepy calls them with
 
 from __future__ import annotations
 
@@ -28,6 +32,7 @@ import resource
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -229,7 +234,8 @@ class FaultyDisk(Operations):  # type: ignore[misc]
         os.chown(self._at(path), uid, gid, follow_symlinks=False)
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
-        os.utime(self._at(path), ns=times, follow_symlinks=False)
+        now = time.time_ns()
+        os.utime(self._at(path), ns=times or (now, now), follow_symlinks=False)
 
     # --- content
 

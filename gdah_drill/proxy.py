@@ -1,8 +1,9 @@
 """A TCP proxy that breaks links the ways a network does: silence, one-way silence, delay, a trickle, reset, a cut mid
 message, answers that are lost after the work was done.
 
-A cut link loses no byte, as TCP does not: what was sent meanwhile waits and arrives after `heal`, unless a reset drops it
-first. New connections over a cut link are taken and stay silent. `refuse` is the other way to be away: nobody listens.
+A cut link loses no byte, as TCP does not: what was sent meanwhile waits and arrives after `heal`, unless a reset
+drops it first. New connections over a cut link are taken and stay silent. `refuse` is the other way to be away:
+nobody listens.
 
 A proxy stands before one server. It can tell its callers apart (`who`), and has a Cable for each, so that any two
 processes can be parted while all others go on; without `who` there is one Cable for everybody.
@@ -37,6 +38,8 @@ class Cable:
         """Bytes that came to a closed gate; they may have passed later."""
         self.lost: dict[Way, int] = {"out": 0, "in": 0}
         """Bytes that were waiting when their connection was reset. Nobody will ever get them."""
+        self.kept_waiting = 0
+        """Connections that came while nothing passed."""
         self.resets = 0
         """Connections that were reset."""
         self.halved = 0
@@ -58,7 +61,12 @@ class Cable:
 
     def cut(self, *ways: Way) -> None:
         """Silence in the given directions; both without an argument."""
-        self._call(lambda: [self._open[way].clear() for way in ways or self._open])
+
+        def clear() -> None:
+            for way in ways or self._open:
+                self._open[way].clear()
+
+        self._call(clear)
 
     def heal(self) -> None:
         """Everything flows again, without delay."""
@@ -112,6 +120,7 @@ class Cable:
         self._connections.add(task)
         upstream: asyncio.StreamWriter | None = None
         try:
+            self.kept_waiting += not self._open["out"].is_set()
             await self._open["out"].wait()
             back, upstream = await dial()
             await self._both_ways(reader, writer, back, upstream)
