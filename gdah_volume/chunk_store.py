@@ -246,17 +246,23 @@ class ChunkStore:
         for entry in self._files():
             yield ChunkHash(bytes.fromhex(entry.name))
 
-    def names_in(self, prefix: int) -> list[ChunkHash]:
-        """Those whose first byte is `prefix`: files, then rows. Raises StorageFailed for a file that is no chunk's."""
+    def sizes_in(self, prefix: int) -> dict[ChunkHash, int]:
+        """Bytes of those whose first byte is `prefix`, by the folder and the rows; nothing is read. Raises
+        StorageFailed for a file that is no chunk's, and for what cannot be listed."""
         low = bytes([prefix])
-        found: dict[ChunkHash, None] = {}
-        with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._folder}/{low.hex()}") as entries:
-            found.update((name_of_file(entry), None) for entry in entries)
+        found: dict[ChunkHash, int] = {}
+        try:
+            with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._folder}/{low.hex()}") as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                        found[name_of_file(entry)] = entry.stat(follow_symlinks=False).st_size
+        except OSError as error:
+            raise StorageFailed(f"the chunks in {self._folder}/{low.hex()} cannot be listed: {error}") from error
         high = bytes([prefix + 1]) if prefix < 255 else b"\xff" * 33
         with database_errors(self._folder):
-            rows = self._select("SELECT hash FROM chunks WHERE hash >= ? AND hash < ?", (low, high))
-        found.update((ChunkHash(row[0]), None) for row in rows)
-        return list(found)
+            rows = self._select("SELECT hash, length(data) FROM chunks WHERE hash >= ? AND hash < ?", (low, high))
+        found.update((ChunkHash(name), size) for name, size in rows)
+        return found
 
     def _select(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         """Committed rows, without waiting for the owner of the database if there is a second connection."""

@@ -40,12 +40,12 @@ class Aside:
 
 class Collected:
     def __init__(self, folder: str, database: Statements) -> None:
-        self._folder = folder
+        self.folder = folder
         self._database = database
 
     def prepare(self) -> None:
         """Inside a transaction."""
-        os.makedirs(self._folder, exist_ok=True)
+        os.makedirs(self.folder, exist_ok=True)
         self._database.execute(
             "CREATE TABLE IF NOT EXISTS collected (hash BLOB PRIMARY KEY, data BLOB NOT NULL, at INTEGER NOT NULL)"
         )
@@ -117,7 +117,7 @@ class Collected:
         """What lies here. Raises StorageFailed for what no collector put there."""
         for name, size, at_ns in self._database.execute("SELECT hash, length(data), at FROM collected").fetchall():
             yield Aside(ChunkHash(name), size, at_ns)
-        with os.scandir(self._folder) as entries:
+        with os.scandir(self.folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # brought back meanwhile
                     stat = entry.stat(follow_symlinks=False)
@@ -138,7 +138,7 @@ class Collected:
         return 0 if row is None else int(row[0])
 
     def _path(self, name: ChunkHash) -> str:
-        return f"{self._folder}/{name.hex()}"
+        return f"{self.folder}/{name.hex()}"
 
 
 def name_of_file(entry: os.DirEntry[str]) -> ChunkHash:

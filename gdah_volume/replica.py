@@ -14,13 +14,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gdah_volume.content import ChunkHash
 from gdah_volume.engine import Engine
 from gdah_volume.errors import OutOfOrder
 from gdah_volume.ids import LOST, Author, NodeId, OpId, author_of
 from gdah_volume.log import DIGEST_BYTES, Log, order_of
-from gdah_volume.operations import Create, Exchange, Link, Operation, Rename, SetAttr, Write, chunks_in
-from gdah_volume.rows import LinkRow, Order, unpack_content
+from gdah_volume.operations import Create, Exchange, Link, Operation, Rename, SetAttr, Write
+from gdah_volume.rows import LinkRow, Order
 from gdah_volume.rules import refuse_hidden
 from gdah_volume.snapshot import dump, load
 from gdah_volume.stamps import PENDING_CLOCK, Stamp
@@ -309,18 +308,6 @@ class Replica:
         self._engine.forget()
         self._log.load_counters()
         self.accept_all((op, stamp) for op, stamp in kept if stamp > self._log.stable)
-
-    # --- content
-
-    def chunk_hashes(self) -> Iterator[ChunkHash]:
-        """The name of every chunk that the replica may need: of current and kept versions, and of the log. With
-        repeats."""
-        for (packed,) in self.database.execute("SELECT content FROM versions"):
-            yield from (chunk.hash for chunk in unpack_content(packed).chunks)
-        for (op,) in self.database.rows("SELECT id FROM operations WHERE type IN ('create', 'write')"):
-            found = self._log.operation(op)
-            if found is not None:
-                yield from (chunk.hash for chunk in chunks_in(found))
 
 
 def _place(row: LinkRow) -> tuple[NodeId, bytes, NodeId]:

@@ -103,6 +103,20 @@ def _volumes(router: APIRouter, served: Served) -> None:
         """The names of the volumes that are kept here."""
         return AnyTextJSON({"volumes": list(served.volumes)})
 
+    @router.post("/v1/volumes/{volume}/scrub", tags=["volumes"])
+    async def scrub(volume: str) -> Response:
+        """Verify every chunk now, at full speed, and repair from peers; answers with the figures when that is done."""
+        return AnyTextJSON(await served.care_of(volume).scrub.pass_now())
+
+    @router.post("/v1/volumes/{volume}/collect", tags=["volumes"])
+    async def collect(
+        volume: str, dry: Annotated[int, Query(ge=0, le=1)] = 0, force: Annotated[int, Query(ge=0, le=1)] = 0
+    ) -> Response:
+        """Put content out of the way that nothing needs, and delete what lay there for days; answers with the figures.
+
+        `dry=1` only says what would go; `force=1` also takes more than half of all bytes at once."""
+        return AnyTextJSON(await served.care_of(volume).collector.collect(dry=bool(dry), force=bool(force)))
+
     @router.get("/v1/volumes/{volume}/snapshot", tags=["volumes"])
     async def snapshot(volume: str) -> Response:
         """The state of the volume as length-prefixed msgpack frames: a header, (table, rows) pairs, an empty one."""

@@ -32,6 +32,7 @@ from storage_server.auth import TokenDoor
 from storage_server.authoring import Editor
 from storage_server.braking import Brakes
 from storage_server.channel import serve_lane
+from storage_server.collector import Collector
 from storage_server.config import Config
 from storage_server.files_api import make_files_router
 from storage_server.membership import Membership
@@ -39,7 +40,8 @@ from storage_server.metrics import COUNTS
 from storage_server.original import OriginalView, make_original_router
 from storage_server.peers import Credentials, PeerLink
 from storage_server.readers import Readers
-from storage_server.served import Served
+from storage_server.scrub import Scrub
+from storage_server.served import Care, Served
 from storage_server.transfer import PeerTransfer
 from storage_server.upkeep import Upkeep
 from storage_server.volume_store import VolumeStore
@@ -48,6 +50,7 @@ from storage_server.volumes import SOFTWARE, Volume, VolumeParts
 log = logging.getLogger("storage_server")
 
 STOP_TIMEOUT_S = 5
+DAY_S = 86400.0
 FATAL_EXIT_S = 3.0
 """After its disk has failed a server does not outlive this, whatever hangs."""
 
@@ -97,6 +100,7 @@ class Application:
         """A connection for each volume on which its write-ahead log is folded back."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.volumes: dict[str, Volume] = {name: self._open(name) for name in config.volumes}
+        self._care: dict[str, Care] = {name: self._care_for(volume) for name, volume in self.volumes.items()}
         self.app = self._build()
 
     def _open(self, name: VolumeName) -> Volume:
@@ -118,6 +122,18 @@ class Application:
         volume = Volume(parts, membership, self._transfer, self._fatal, COUNTS.repaired)
         volume.dial = lambda url: self._dial(volume, url)
         return volume
+
+    def _care_for(self, volume: Volume) -> Care:
+        config = self.config
+        scrub = Scrub(volume, every_s=config.scrub_days * DAY_S)
+        collector = Collector(
+            volume,
+            every_s=config.collect_days * DAY_S,
+            grace_s=config.collect_grace_hours * 3600.0,
+            keep_s=config.collect_keep_days * DAY_S,
+            sound=scrub.database_damage,
+        )
+        return Care(scrub, collector)
 
     # --- routes
 
@@ -141,7 +157,7 @@ class Application:
             "data": str(self.config.data),
             "started": time.time(),
         }
-        served = Served(self.volumes, editors, about)
+        served = Served(self.volumes, editors, self._care, about)
         app.include_router(make_router(served))
         app.include_router(make_files_router(served))
         views = {
@@ -170,6 +186,8 @@ class Application:
                 log_retention_days=self.config.log_retention_days,
             )
             self._run(upkeep.run(), f"upkeep of {name}")
+            self._run(self._care[name].scrub.run(), f"scrub of {name}")
+            self._run(self._care[name].collector.run(), f"collector of {name}")
             for url in volume.membership.start():
                 self._dial(volume, url)
         names = ", ".join(self.volumes)

@@ -29,6 +29,10 @@ DEFAULTS: dict[str, Any] = {
     "ca": None,
     "volume": [],
     "log-retention-days": 30,
+    "scrub-days": 7,
+    "collect-days": 1,
+    "collect-grace-hours": 24,
+    "collect-keep-days": 7,
     "min-free": "16M",
     **BRAKE_DEFAULTS,
     "log-level": "info",
@@ -51,6 +55,14 @@ class Config:
     ca: Path | None = None
     volumes: tuple[VolumeName, ...] = (DEFAULT_VOLUME,)
     log_retention_days: float = 30.0
+    scrub_days: float = 7.0
+    """A pass over all chunks begins so often; 0: never by itself."""
+    collect_days: float = 1.0
+    """What nothing needs is looked for so often; 0: never by itself."""
+    collect_grace_hours: float = 24.0
+    """For so long nothing must have needed a chunk, and nobody stored it, before it is put out of the way."""
+    collect_keep_days: float = 7.0
+    """Out of the way it is kept so long before it is deleted."""
     min_free_bytes: int = 16 << 20
     """Below it operations are refused with NoSpace, before the disk is full to the last byte."""
     brake: BrakeLimits = field(default_factory=BrakeLimits)
@@ -136,6 +148,10 @@ def make_config(values: Mapping[str, Any], token: str | None) -> Config:
         ca=_path(values["ca"]),
         volumes=_volumes(_list(values["volume"])),
         log_retention_days=_number(values["log-retention-days"], "log-retention-days", 0, 36500),
+        scrub_days=_number(values["scrub-days"], "scrub-days", 0, 36500),
+        collect_days=_number(values["collect-days"], "collect-days", 0, 36500),
+        collect_grace_hours=_number(values["collect-grace-hours"], "collect-grace-hours", 0, 876000),
+        collect_keep_days=_number(values["collect-keep-days"], "collect-keep-days", 0, 36500),
         min_free_bytes=parse_size(values["min-free"]),
         brake=brake_limits(values),
         log_level=level,

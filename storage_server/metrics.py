@@ -64,6 +64,27 @@ _PEER_GAUGES = {
     "lag_operations": "Operations of this server's log that the peer lacks",
 }
 
+_CARE_GAUGES = {
+    "scrub": {
+        "checked": "Chunks that the last pass, or the one under way, has verified",
+        "bytes": "Their bytes",
+        "damaged": "Chunks that it found damaged",
+        "missing": "Chunks that should be here and were not",
+        "repaired": "Of both, those that came from a peer",
+        "hurt": "Chunks that no server has in order",
+        "last_pass_at": "When a pass was last complete (seconds since 1970)",
+    },
+    "collector": {
+        "taken": "Chunks that the last run put out of the way",
+        "taken_bytes": "Their bytes",
+        "deleted": "Chunks that it deleted",
+        "deleted_bytes": "Their bytes",
+        "waiting": "Chunks out of the way, that are deleted in a few days if nobody asks for them",
+        "waiting_bytes": "Their bytes",
+        "last_run_at": "When a run last came to its end (seconds since 1970)",
+    },
+}
+
 
 class StatusCollector(Collector):
     """The numbers of the status, as gauges."""
@@ -77,6 +98,13 @@ class StatusCollector(Collector):
             for name, status in self._volumes:
                 gauge.add_metric([name], float(status[key]))
             yield gauge
+        for who, figures in _CARE_GAUGES.items():
+            for key, text in figures.items():
+                gauge = GaugeMetricFamily(f"gdah_{who}_{key}", text, labels=["volume"])
+                for name, status in self._volumes:
+                    value = status.get(who, {}).get(key)
+                    gauge.add_metric([name], float(len(value) if isinstance(value, list) else value or 0))
+                yield gauge
         for key, text in _PEER_GAUGES.items():
             gauge = GaugeMetricFamily(f"gdah_peer_{key}", text, labels=["volume", "peer"])
             for name, status in self._volumes:

@@ -33,6 +33,7 @@ def volume_status(volume: Volume) -> dict[str, Any]:
         "readers": volume.feeds.readers,
         "shown_late": volume.showing.waits.late,
         "locks": volume.locks.service.figures(),
+        **{key: figures() for key, figures in volume.care.items()},
         "trouble": volume.trouble,
         "free_bytes": volume.free_bytes,
         "busy": round(volume.busy, 3),

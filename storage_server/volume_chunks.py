@@ -72,6 +72,9 @@ class VolumeChunks:
         self._source = source
         self._around = around
         self._repaired = repaired
+        self.hurt: dict[ChunkHash, list[str]] = {}
+        """Damaged or missing here, with no good copy found so far: the files that they belong to, once somebody has
+        looked."""
         self.wanted = WantedChunks(self._fetch_wanted, self.store_here, around.got)
 
     # --- storing
@@ -86,6 +89,7 @@ class VolumeChunks:
         except NoSpace as error:
             self._around.disk_full(str(error))
             raise
+        self.hurt.pop(name, None)
         self.wanted.arrived(name)
 
     async def store(self, name: ChunkHash, data: bytes, *, sync: bool = False, forward: bool = True) -> int:
@@ -179,6 +183,7 @@ class VolumeChunks:
         except HashMismatch as error:
             log.warning("volume %s: %s", self._name, error)
             damaged = True
+            self.hurt.setdefault(name, [])
             self._around.want([name])
         if here_only:
             raise UnknownChunk(f"chunk {name.hex()} is not on this server")
@@ -193,6 +198,21 @@ class VolumeChunks:
             log.warning("volume %s: chunk %s is repaired from a peer", self._name, name.hex()[:16])
             self._repaired()
         return data
+
+    async def mend(self, name: ChunkHash) -> bool:
+        """Get a needed chunk, that is missing or set aside, from a peer now; False: it is wanted from now on instead.
+
+        Raises NoSpace, StorageFailed."""
+        try:
+            data = await self._fetch_wanted(name)
+        except GdahError as error:
+            log.warning("volume %s: chunk %s cannot be repaired now: %s", self._name, name.hex()[:16], error)
+            self._around.want([name])
+            return False
+        await self.store_here(name, data)
+        log.warning("volume %s: chunk %s is repaired from a peer", self._name, name.hex()[:16])
+        self._repaired()
+        return True
 
     async def _fetch(self, name: ChunkHash) -> bytes:
         urls = self._around.peer_urls()

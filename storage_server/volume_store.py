@@ -30,6 +30,7 @@ from gdah_volume.errors import (
     UnknownChunk,
 )
 from gdah_volume.ids import Epoch, OpId, ServerId, author_of, new_epoch, new_server_id, sequence_of
+from gdah_volume.needed import needed
 from gdah_volume.operations import Operation, Write, chunks_in
 from gdah_volume.replica import Replica
 from gdah_volume.stamps import MAX_LEAD_US, HybridClock, Stamp, wall_clock_us
@@ -162,6 +163,8 @@ class VolumeStore:
         new = [chunk for chunk in self._new_chunks(op, chunks) if chunk.hash not in brought]
         for chunk in new:
             size = self.chunks.size(chunk.hash)
+            if size is None and self.chunks.bring_back(chunk.hash):
+                size = self.chunks.size(chunk.hash)
             if size is None:
                 raise UnknownChunk(f"chunk {chunk.hash.hex()} is not here: store it first, then send {op.id} again")
             if size != chunk.length:
@@ -188,9 +191,13 @@ class VolumeStore:
         others = [chunk.hash for chunk in chunks if chunk.hash not in brought]
         if not others:
             return ()
-        missing = self.chunks.missing(others)
+        missing = self._lacking(others)
         self.want_chunks(missing)
         return tuple(missing)
+
+    def _lacking(self, names: Iterable[ChunkHash]) -> list[ChunkHash]:
+        """Those that are not here, nor out of the way by the collector (then they are back from now on)."""
+        return [name for name in self.chunks.missing(names) if not self.chunks.bring_back(name)]
 
     # --- operations that others stamped
 
@@ -351,7 +358,7 @@ class VolumeStore:
         self.begin_epoch()
         self.set_cursor(server, epoch, head, "")
         self.database.set_meta("pruned_below", str(self.replica.stable.clock))
-        self.want_chunks(self.chunks.missing(self.replica.chunk_hashes()))
+        self.want_chunks(self._lacking(needed(self.database)))
         return again
 
     def _all_entries(self) -> Iterator[list[tuple[int, Stamp, Operation]]]:
@@ -366,6 +373,9 @@ class VolumeStore:
         """Those of earlier runs that are still missing."""
         names = [ChunkHash(bytes.fromhex(name)) for name in self._wanted]
         return self.chunks.missing(names)
+
+    def is_wanted(self, name: ChunkHash) -> bool:
+        return name.hex() in self._wanted
 
     def want_chunks(self, missing: Iterable[ChunkHash]) -> None:
         new = [name.hex() for name in missing if name.hex() not in self._wanted]

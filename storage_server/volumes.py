@@ -72,6 +72,10 @@ class Volume:
         self.trouble = ""
         self.free_bytes = 0
         self.busy = 0.0
+        self.loading = False
+        """A snapshot is being loaded."""
+        self.care: dict[str, Callable[[], dict[str, Any]]] = {}
+        """Figures of those who look after what is stored, by their key in the status."""
         self.lanes: dict[ServerId, Outlet] = {}
         self.links: dict[str, Link] = {}
         self.conversations: set[Conversation] = set()
@@ -347,11 +351,13 @@ class Volume:
     async def load_snapshot(self, server: ServerId, url: str) -> None:
         """Become what that peer is, with what only we have on top. A new epoch."""
         snapshot = await self._source.snapshot(self.name, url)
+        self.loading = True
         try:
             again = await self.do(
                 lambda store: store.load(snapshot.rows(), server, snapshot.epoch, snapshot.head), sync=True
             )
         finally:
+            self.loading = False
             snapshot.close()
         self.epoch = self._store.epoch
         self.replication.forget_reads()

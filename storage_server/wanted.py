@@ -48,6 +48,9 @@ class WantedChunks:
     def __len__(self) -> int:
         return len(self._wanted)
 
+    def __contains__(self, name: ChunkHash) -> bool:
+        return name in self._wanted
+
     def add(self, names: Iterable[ChunkHash]) -> None:
         for name in names:
             if name not in self._wanted:
@@ -74,7 +77,12 @@ class WantedChunks:
         await self._room.wait()
 
     def arrived(self, name: ChunkHash) -> None:
-        """It came some other way."""
+        """It came some other way, maybe long after it was given up."""
+        if name.hex() in self.given_up:
+            self.given_up.remove(name.hex())
+        self._done(name)
+
+    def _done(self, name: ChunkHash) -> None:
         if self._wanted.pop(name, None) is not None:
             self._got([name])
             self._open_gates()
@@ -104,8 +112,9 @@ class WantedChunks:
                     await asyncio.sleep(RETRY_S)
                     continue
                 log.critical("chunk %s is on no server of the volume: given up", name.hex())
-                self.given_up.append(name.hex())
-                self.arrived(name)
+                if name.hex() not in self.given_up:
+                    self.given_up.append(name.hex())
+                self._done(name)
             except (NoSpace, StorageFailed) as error:
                 log.warning("cannot store the missing chunk %s: %s", name.hex()[:16], error)
                 await asyncio.sleep(RETRY_S)

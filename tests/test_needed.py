@@ -80,7 +80,7 @@ def shown_since(log: list[Operation], pruned: int) -> set[ChunkHash]:
     return found | shown(rows)
 
 
-EXAMPLES = int(os.environ.get("GDAH_NEEDED_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("GDAH_NEEDED_EXAMPLES", "80"))
 
 
 def test_nothing_that_the_retention_can_bring_back_is_ever_unneeded() -> None:

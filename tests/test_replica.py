@@ -13,7 +13,7 @@ from gdah_volume import errors
 from gdah_volume.content import Content
 from gdah_volume.database import Database
 from gdah_volume.ids import ROOT, Author, OpId
-from gdah_volume.operations import Write, from_json
+from gdah_volume.operations import from_json
 from gdah_volume.replica import Changes, Replica
 from gdah_volume.stamps import PENDING_CLOCK, ZERO, Stamp
 from tests.foldkit import Client, data, listing, rows_of, sign, sorted_fold, stamp
@@ -433,19 +433,6 @@ def test_kill_9_loses_nothing_that_was_committed_and_keeps_nothing_that_was_not(
     log = {op.id: (op, at) for _, at, op in replica.entries_after(0, 100)}
     assert rows_of(replica) == sorted_fold(log).rows
     database.close()
-
-
-# --- chunks
-
-
-def test_every_chunk_that_may_be_needed_is_named(replica: Replica, client: Client):
-    accept(replica, client.create("f", "one"), 1)
-    accept(replica, client.write("f", "two"), 2)
-    accept(replica, client.unlink("f"), 3)
-    lost = Write(**client.next(), node=client.create("x").id, base=None, content=data("three"), name=b"n", mtime_ns=0)
-    accept(replica, lost, 4)
-    named = set(replica.chunk_hashes())
-    assert named == {data(text).chunks[0].hash for text in ("one", "two", "three")}
 
 
 # --- changes
