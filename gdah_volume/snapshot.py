@@ -37,6 +37,8 @@ _COLUMNS = {
     "counters": "id, head, operations, digest, max_clock, pruned_to, stable_clock, stable_server",
 }
 _NO_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError)
+TABLES = frozenset(_COLUMNS)
+"""All that a replica consists of, but for `meta`."""
 _LEFT_OUT = "position <= {} AND (clock, server) <= (SELECT stable_clock, stable_server FROM counters)"
 
 

@@ -162,6 +162,24 @@ class Journal:
             at += HEADER_BYTES + length
         return records, at
 
+    @property
+    def began(self) -> bool:
+        """`scan` has found the head of a first record, whole or not."""
+        return self._generation != 0
+
+    def next_record(self, raw: bytes, after: int) -> int | None:
+        """Where in the bytes of the file another whole record of this use begins after `after`, if there is one: then
+        what lies between was damaged, and is no end that a kill has cut."""
+        mark = _MAGIC.to_bytes(2, "little")
+        at = raw.find(mark, after)
+        while 0 <= at <= len(raw) - HEADER_BYTES:
+            _, kind, generation, _, _, _, check = _HEADER.unpack_from(raw, at)
+            is_head = check == zlib.crc32(raw[at : at + HEADER_BYTES - 4]) and kind != FREE
+            if is_head and at > after and generation == self._generation:
+                return at
+            at = raw.find(mark, at + 1)
+        return None
+
 
 class Journals:
     """The folder of journals. `min_free_bytes` of the disk are left alone: appends raise NoSpace before that."""

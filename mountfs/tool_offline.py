@@ -5,6 +5,7 @@ asked for, so that the others start as fast as before.
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 
@@ -27,6 +28,31 @@ def add_parsers(commands: Any) -> None:
     export.add_argument("--trash", action="store_true", help="removed files and earlier versions too, in .trash")
     export.add_argument("target", metavar="TARGET", help="a new or empty folder")
     export.set_defaults(run=_export)
+    _fsck_parser(commands)
+
+
+def _fsck_parser(commands: Any) -> None:
+    fsck = commands.add_parser(
+        "fsck",
+        help="is a server's data folder, or a mount's cache, sound? mend it",
+        description="Check the database, the log, the tree and every chunk of a server (--data DIR) or of a mount (DIR "
+        "or --cache-dir DIR). While it runs: reads only. Exit code 0: sound; 1: damage was found.",
+    )
+    fsck.add_argument("dir", nargs="?", metavar="DIR", help="the folder of a mount that this machine knows")
+    fsck.add_argument("--data", metavar="DIR", help="the data folder of a server")
+    fsck.add_argument("--cache-dir", metavar="DIR", help="the cache folder of a mount")
+    fsck.add_argument("--volume", metavar="NAME", help="only this volume")
+    fsck.add_argument("--repair", action="store_true", help="mend what can be mended; it must be stopped")
+    fsck.add_argument("--peer", metavar="URL", help="another server, to compare with and to fetch from")
+    fsck.add_argument("--token-file", metavar="FILE", default=os.environ.get("GDAH_TOKEN_FILE"), help="of that server")
+    fsck.add_argument("--json", action="store_true", help="as JSON")
+    fsck.set_defaults(run=_fsck)
+
+
+def _fsck(flags: argparse.Namespace) -> int:
+    from mountfs import tool_fsck  # noqa: PLC0415
+
+    return tool_fsck.run(flags)
 
 
 def _export(flags: argparse.Namespace) -> int:

@@ -24,12 +24,14 @@ class Folder:
         self.data = data
         self.server = server
         self.place = of_server(data, DEFAULT_VOLUME)
-        self.place.folder.mkdir(parents=True)
+        self.place.folder.mkdir(parents=True, exist_ok=True)
         self.database = Database(self.place.database)
         self.chunks = ChunkStore(self.place.chunks[0], self.database)
         self.replica = Replica(self.database)
         self.client = Client("laptop", self.replica.tree)
         self.clock = 1000
+        if self.replica.operations:
+            return
         with self.database.transaction():
             self.database.set_meta("server", server)
             self.database.set_meta("epoch", "0" * 8)
@@ -97,3 +99,19 @@ def fill(folder: Folder) -> None:
     do(client.unlink("old/x"))
     do(client.rmdir("old"))
     folder.create(client.at("docs").node, b"odd \xff\n name")
+
+
+def told_tree(folder: Folder) -> dict[bytes, Any]:
+    """What the API of the volume says: path -> (kind, mode, owner, mtime, size, target, content)."""
+    found: dict[bytes, Any] = {}
+    for path, view in folder.replica.tree.walk():
+        data = None
+        if view.kind == "file":
+            buffer = bytearray(view.size)
+            for chunk in view.content.chunks:
+                at = chunk.index * CHUNK_SIZE
+                buffer[at : at + chunk.length] = folder.chunks.get(chunk.hash) or b""
+            data = bytes(buffer)
+        mode = None if view.kind == "symlink" else view.mode
+        found[path] = (view.kind, mode, (view.uid, view.gid), view.mtime_ns, view.target, view.xattrs, data)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 from pathlib import Path
@@ -17,23 +18,7 @@ from gdah_volume.content import CHUNK_SIZE, hash_of
 from gdah_volume.ids import ROOT, NodeId
 from gdah_volume.operations import Attrs
 from mountfs import tool
-from tests.offline.folders import BIG, Folder, fill
-
-
-def told_tree(folder: Folder) -> dict[bytes, Any]:
-    """What the API of the volume says: path -> (kind, mode, owner, mtime, size, target, content)."""
-    found: dict[bytes, Any] = {}
-    for path, view in folder.replica.tree.walk():
-        data = None
-        if view.kind == "file":
-            buffer = bytearray(view.size)
-            for chunk in view.content.chunks:
-                at = chunk.index * CHUNK_SIZE
-                buffer[at : at + chunk.length] = folder.chunks.get(chunk.hash) or b""
-            data = bytes(buffer)
-        mode = None if view.kind == "symlink" else view.mode
-        found[path] = (view.kind, mode, (view.uid, view.gid), view.mtime_ns, view.target, view.xattrs, data)
-    return found
+from tests.offline.folders import BIG, Folder, fill, told_tree
 
 
 def written_tree(target: Path) -> dict[bytes, Any]:
@@ -66,13 +51,6 @@ def as_written(told: dict[bytes, Any]) -> dict[bytes, Any]:
 
 def export(*argv: str | Path) -> int:
     return tool.main(["export", *map(str, argv)])
-
-
-@pytest.fixture
-def filled(tmp_path: Path) -> Path:
-    with Folder(tmp_path / "data") as folder:
-        fill(folder)
-    return tmp_path / "data"
 
 
 def damage(data: Path, *statements: str) -> None:
@@ -124,9 +102,9 @@ def test_a_damaged_chunk_harms_its_file_alone(filled: Path, tmp_path: Path, caps
     assert (tmp_path / "out/docs/a.txt").read_bytes() == b"two"
 
 
-def test_what_one_folder_lacks_comes_from_another(filled: Path, tmp_path: Path) -> None:
+def test_what_one_folder_lacks_comes_from_another(filled: Path, tmp_path: Path, template: Path) -> None:
+    shutil.copytree(template, tmp_path / "other")
     with Folder(tmp_path / "other") as other:
-        fill(other)
         told = told_tree(other)
     chunk_file(filled).unlink()
     damage(filled, "DELETE FROM chunks")
@@ -135,13 +113,13 @@ def test_what_one_folder_lacks_comes_from_another(filled: Path, tmp_path: Path) 
 
 
 def test_a_database_that_is_none_is_passed_over(
-    filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    filled: Path, tmp_path: Path, template: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (filled / "volumes/test_chamber/volume.db").write_bytes(b"x" * 100_000)
     assert export("--data", filled, tmp_path / "out") == 1
     assert "SQLite cannot read" in capsys.readouterr().err
+    shutil.copytree(template, tmp_path / "other")
     with Folder(tmp_path / "other") as other:
-        fill(other)
         told = told_tree(other)
     assert export("--data", filled, "--data", tmp_path / "other", tmp_path / "out") == 1  # and says so
     assert written_tree(tmp_path / "out") == as_written(told)
@@ -152,7 +130,7 @@ def test_a_damaged_tree_is_folded_anew_from_the_log(filled: Path, tmp_path: Path
     """A page in the middle of a table is overwritten: SQLite says that the file is malformed."""
     with Folder(tmp_path / "data2") as folder:
         fill(folder)
-        for number in range(200):
+        for number in range(60):
             folder.write(f"file {number}", b"%d" % number)
         told = told_tree(folder)
         folder.database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
