@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from gdah_volume.brake import BrakeLimits, Burst
 from gdah_volume.errors import Unavailable
@@ -43,6 +43,9 @@ KEY = "brake"
 SLICE_REMOVALS = 32
 """Taken out in one transaction; programs wait for the lock meanwhile."""
 FOLDERS_SHOWN = 10
+JOURNAL = b"-journal"
+"""How SQLite names the journal of a transaction. To remove it is to commit: held and brought back it would undo what
+its database was told since. And 84 commits in a second are no burst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class State:
     discarding: bool = False
 
 
-def is_removal(op: Operation | None) -> bool:
+def is_removal(op: Operation | None) -> TypeGuard[Unlink | Rmdir]:
     return isinstance(op, Unlink | Rmdir)
 
 
@@ -111,14 +114,15 @@ class Holding:
     def wanted(self, op: Operation, sequence: int) -> State | None:
         """The state with which a new operation is to be held; None: it goes its way. `sequence`: of the main author."""
         state, why = self.state, None
-        if is_removal(op):
+        counts = self._counts(op)
+        if counts:
             why = self._burst.why(self._monotonic(), self._entries)
         if state is None:
             if why is None:
                 return None
             self._engaged_at = sequence
             return State(new_author(self._author.rpartition("-")[0]), self._clock(), why)
-        if is_removal(op) and (why is not None or not is_newer(op, self._author, self._engaged_at)):
+        if counts and (why is not None or not is_newer(op, self._author, self._engaged_at)):
             return state
         return state if self._mirror.replica.leans_on(op, state.author) else None
 
@@ -139,8 +143,15 @@ class Holding:
 
     def noted(self, op: Operation) -> None:
         """It was performed, held or not."""
-        if is_removal(op):
+        if self._counts(op):
             self._burst.note(self._monotonic())
+
+    def _counts(self, op: Operation) -> bool:
+        """Whether it is a removal that can be part of a burst: not that of a journal that was made here."""
+        if not is_removal(op):
+            return False
+        row = self._mirror.replica.store.link(op.link) if is_newer(op, self._author, 0) else None
+        return row is None or not row.name.endswith(JOURNAL)
 
     def _entries(self) -> int:
         row = self._mirror.database.row("SELECT count(*) FROM links WHERE live = 1")

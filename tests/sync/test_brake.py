@@ -135,6 +135,19 @@ def test_while_it_holds_every_deletion_is_held_but_of_what_was_made_since(device
     assert not device.is_held(device.unlink("d/journal"))
 
 
+def test_the_journal_of_a_database_is_never_held(device: Device) -> None:
+    """It would come back with the discard, and undo what its database was told since."""
+    full(device)
+    device.save("d/db-journal", b"before the burst")
+    for name in "abcd":
+        device.unlink(f"d/{name}")
+    assert not device.is_held(device.unlink("d/db-journal"))
+    for _ in range(10):
+        assert not device.is_held(device.create("d/db-journal"))
+        assert not device.is_held(device.unlink("d/db-journal"))
+    assert device.holding.figures()["operations"] == 2
+
+
 def test_what_leans_on_a_held_deletion_is_held_with_it(device: Device, server: Server) -> None:
     full(device, "abcde")
     device.mkdir("d/sub")
@@ -382,3 +395,34 @@ def test_any_program_is_the_same_with_the_brake_and_right_without_what_it_held(
         if not stayed:
             assert discarded.shape == flowed
             assert not conflicts_in(flowed)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.booleans(), STEPS), max_size=14), st.booleans())
+def test_with_others_at_work_everybody_sees_the_same_after_the_decision(
+    steps: list[tuple[bool, tuple[Any, ...]]], confirm: bool
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="gdah-brake-") as made:
+        server = Server()
+        one = Device(Path(made) / "one", server, BrakeLimits(1, 60.0, 0.0))
+        two = Device(Path(made) / "two", server, NO_BRAKE, client="desk-d4e5f6")
+        begin(one)
+        two.catch_up()
+        for by_other, step in steps:
+            if step[0] == "send":
+                one.send(strict=False)
+                two.send(strict=False)
+                one.catch_up()
+                two.catch_up()
+            else:
+                run(two if by_other else one, [step])
+        if confirm:
+            one.holding.confirm()
+        else:
+            one.holding.discard()
+        for device in (one, two):
+            device.send(strict=False)
+        for device in (one, two):
+            device.catch_up()
+            assert device.shape == server.shape
+            assert device.world.mirror.replica.digest == server.replica.digest
