@@ -90,6 +90,12 @@ class Engine:
         undone = self._undo_all(gone)
         self._run({order: op for order, op in undone.items() if order not in gone})
 
+    def note_times_of(self, op: Operation, order: Order) -> None:
+        """Once more, now that it has its stamp: what was noted while it was pending went over to a later one."""
+        before = self._record(order).before
+        links = {link: self._store.link(link) for link in before.links}
+        note_times(self._store, op, order, before, Before(nodes=dict(before.nodes), links=links))
+
     def leans_on(self, op: Operation, above: Order, wanted: Callable[[OpId], bool]) -> bool:
         """Whether a new operation must keep its order to a wanted one above that place: it would do something else, or
         make that one do something else, if it came before it."""

@@ -161,6 +161,7 @@ class Replica:
     def _insert_late(self, entries: list[tuple[Operation, Stamp, Stamp | None]]) -> None:
         new: dict[Order, Operation] = {}
         moved: dict[Order, Order] = {}
+        ops = {op.id: op for op, _, _ in entries}
         for op, stamp, known in entries:
             order = order_of(op.id, stamp)
             if known is None:
@@ -172,7 +173,10 @@ class Replica:
         self._engine.insert_late(new, moved)
         for old, order in moved.items():
             if old[0] >= PENDING_CLOCK:
-                move_times(self.store, old[0], order)
+                moved_rows = move_times(self.store, old[0], order)
+                op = ops[order[2]]
+                if isinstance(op, Rename | Exchange) or not (moved_rows or isinstance(op, Write | SetAttr)):
+                    self._engine.note_times_of(op, order)
 
     def offer(self, op: Operation, stamp: Stamp) -> Changes:
         """Take over an operation only if it does exactly what its author asks for. `stamp` is above all that is here.

@@ -41,7 +41,9 @@ def note_times(store: Store, op: Operation, order: Order, before: Before, after:
             store.touch(node, clock, server, None, op.time_ns, pending=pending)
 
 
-def move_times(store: Store, pending_clock: int, order: Order) -> None:
-    """A pending operation got its stamp."""
-    for node, mtime_ns, ctime_ns in store.touches_of_pending(pending_clock):
+def move_times(store: Store, pending_clock: int, order: Order) -> int:
+    """A pending operation got its stamp. Returns of how many nodes; a later pending one may have taken some over."""
+    rows = store.touches_of_pending(pending_clock)
+    for node, mtime_ns, ctime_ns in rows:
         store.touch(node, order[0], order[1], mtime_ns, ctime_ns, pending=False)
+    return len(rows)

@@ -159,7 +159,7 @@ def _held_lines(held: dict[str, Any]) -> list[str]:
 def _held_words(held: dict[str, Any]) -> str:
     count, deletions = held.get("operations", 0), held.get("deletions", 0)
     what = f"{deletions} deletions" if count == deletions else f"{count} changes, {deletions} of them deletions"
-    return f"{what} for {age_words(held.get('age_s') or 0)} ({held.get('why')})"
+    return f"{what}, held for {age_words(held.get('age_s') or 0)} ({held.get('why')})"
 
 
 def pending_of(flags: argparse.Namespace) -> int:

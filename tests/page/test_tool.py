@@ -151,7 +151,7 @@ def test_brake(start: Callable[..., MountProcess], capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "nothing is held\n"
     mount.connect("hold")
     assert tool.main(["status"]) == 0
-    assert "HELD       1 deletions for 90 s (more than 5000 deletions within 60 s); see: gdah brake" in (
+    assert "HELD       1 deletions, held for 90 s (more than 5000 deletions within 60 s); see: gdah brake" in (
         capsys.readouterr().out
     )
     assert tool.main(["flush", "--wait"]) == 0

@@ -426,3 +426,15 @@ def test_with_others_at_work_everybody_sees_the_same_after_the_decision(
             device.catch_up()
             assert device.shape == server.shape
             assert device.world.mirror.replica.digest == server.replica.digest
+
+
+def test_a_folders_time_is_the_servers_after_a_discard(device: Device, server: Server) -> None:
+    """Of what was pending when a held deletion came on top of it, the time must not be lost."""
+    full(device)
+    for name in "abcd":  # no server can be reached
+        device.unlink(f"d/{name}")
+    device.send()
+    device.holding.discard()
+    device.send()
+    folder = device.node("d")
+    assert device.tree.node(folder).mtime_ns == server.replica.tree.node(folder).mtime_ns
