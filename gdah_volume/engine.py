@@ -5,9 +5,9 @@ if no later operation touched what it touched (see the modes in `rows`), that is
 Otherwise the later ones that clash, and those that clash with them in turn, are undone newest first by their
 before-images, and all are evaluated again, smallest first; each of them is inserted late in its turn.
 
-Before-images and touched keys are kept above the stable point only. The index of touched keys is in memory, made from
-the undo records at the first late insertion and dropped when it is mostly stale: about 1 kB for each operation above
-the stable point.
+Before-images and touched keys are kept above the stable point only. The index of touched keys is in memory, about 1 kB
+for each operation above the stable point. It is made from the undo records when there are INDEX_FROM of them (with 20,000
+that took half a second, in which nobody was served) or at the first late insertion, and dropped when few are left.
 
 Threading: one thread, inside a transaction of the database. After a roll back of it nothing in memory is trusted.
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from gdah_volume.errors import FileSystemError
 from gdah_volume.evaluation import Evaluation
-from gdah_volume.ids import OpId
+from gdah_volume.ids import OpId, ServerId
 from gdah_volume.log import Log
 from gdah_volume.operations import Operation
 from gdah_volume.rows import Before, Order
@@ -33,8 +33,12 @@ from gdah_volume.undo import TouchIndex, Undo, pack_undo, touched_by, unpack_und
 if TYPE_CHECKING:
     from gdah_volume.database import Database
 
+INDEX_FROM = 1_000
+"""So many undo records are worth an index before anything comes late; it is made in some 30 ms."""
 STALE_MIN = 10_000
-"""Entries of the index that lie below the stable point, before it is thrown away."""
+"""Entries of the index that lie below the stable point, before it is thrown away, if few others are in it."""
+STALE_MAX = 100_000
+"""The same, if most of it is stale."""
 
 
 class Engine:
@@ -47,6 +51,7 @@ class Engine:
         self._log = log
         self._index: TouchIndex | None = None
         self._stale = 0
+        self._unindexed = 0
         self.original = Before(nodes={}, aliases={}, attrs={}, files={}, links={}, versions={}, last={})
         """The rows as they were when `begin` was called, of those that were written since."""
         self.evaluations = 0
@@ -55,7 +60,13 @@ class Engine:
 
     def forget(self) -> None:
         self._index = None
-        self._stale = 0
+        self._stale = self._unindexed = 0
+
+    def prepare(self) -> None:
+        """Make the index now if there is much to put into it."""
+        self._unindexed = 0
+        if self._index is None and self._db.row("SELECT 1 FROM undo LIMIT 1 OFFSET ?", (INDEX_FROM - 1,)):
+            self._indexed()
 
     def begin(self) -> None:
         """Start to collect what changes."""
@@ -174,6 +185,10 @@ class Engine:
         )
         if self._index is not None:
             self._index.add(order, evaluation.touched.items())
+        else:
+            self._unindexed += 1
+            if self._unindexed >= INDEX_FROM:
+                self.prepare()
         self._write(evaluation.new, before)
         note_times(self._store, op, order, before, evaluation.new)
 
@@ -212,16 +227,23 @@ class Engine:
 
     # --- the stable point
 
-    def stabilise(self, stamp: Stamp) -> int:
-        """Nothing at or below will be undone any more. Returns how many records went."""
+    def stabilise(self, stamp: Stamp, at_most: int) -> tuple[int, Stamp]:
+        """Nothing at or below will be undone any more. How many records went (little more than `at_most`), and up to
+        where."""
         assert stamp.clock < PENDING_CLOCK
         oldest = self._db.row("SELECT clock, server FROM undo ORDER BY clock, server, id LIMIT 1")
         if oldest is None or (oldest[0], oldest[1]) > (stamp.clock, stamp.server):
-            return 0
-        gone = self._db.execute("DELETE FROM undo WHERE (clock, server) <= (?, ?)", (stamp.clock, stamp.server))
+            return 0, stamp
+        further = self._db.row("SELECT clock, server FROM undo ORDER BY clock, server, id LIMIT 1 OFFSET ?", (at_most,))
+        if further is not None:
+            stamp = min(stamp, Stamp(further[0], ServerId(further[1])))
+        gone = self._db.execute(
+            "DELETE FROM undo WHERE (clock, server) <= (?, ?)", (stamp.clock, stamp.server)
+        ).rowcount
         if self._index is not None:
             # Stale entries are below every place where something can still be inserted: they only cost memory.
-            self._stale += gone.rowcount
-            if self._stale > STALE_MIN and self._stale * 2 > self._index.count:
+            self._stale += gone
+            left = self._index.count - self._stale
+            if self._stale > STALE_MIN and (left < INDEX_FROM or self._stale > max(STALE_MAX, left)):
                 self.forget()
-        return gone.rowcount
+        return gone, stamp

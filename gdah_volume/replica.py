@@ -47,6 +47,7 @@ class Changes:
 
 
 _NOTHING = Changes()
+ALL = 1 << 60
 HINT_DEPTH_MAX = 64
 """Folders above what is named in the log for people: finding the path of a folder 1,000 levels down took longer than
 making it, on the mount and on each server, and long names made it 255 KB of text."""
@@ -282,12 +283,17 @@ class Replica:
 
     # --- the stable point
 
-    def stabilise(self, stamp: Stamp) -> None:
-        """No smaller stamp can arrive any more: what was kept to undo operations up to here goes. Never falls back."""
+    def stabilise(self, stamp: Stamp, *, at_most: int = ALL) -> None:
+        """No smaller stamp can arrive any more: what was kept to undo operations up to here goes. Never falls back.
+        `at_most` so many operations (some 10 us each): the point may stop short of `stamp`."""
         if stamp.is_pending or stamp <= self._log.stable:
             return
-        gone = self._engine.stabilise(stamp)
-        self._log.set_stable(stamp, save=gone > 0)
+        gone, reached = self._engine.stabilise(stamp, at_most)
+        self._log.set_stable(reached, save=gone > 0)
+
+    def prepare(self) -> None:
+        """Before anybody waits: what late operations will need, if many can still be undone."""
+        self._engine.prepare()
 
     def prune(self, *, before_time_ns: int, up_to_position: int) -> int:
         """Delete stable operations that were made before a time (of their authors) and lie at or below a position that

@@ -32,9 +32,12 @@ from gdah_volume.wire import Entry
 
 log = logging.getLogger("mountfs.mirror")
 
-SLICE_ENTRIES = 64
+SLICE_ENTRIES = 32
 """Applied in one transaction, in about 10 ms: programs wait for the lock meanwhile, then the rest waits its
 turn."""
+REST_MAX_S = 0.02
+STABILISE_AT_ONCE = 1_000
+"""Operations that become final at one beat; about 10 ms."""
 PRUNE_INTERVAL_S = 60.0
 KEEP_STABLE_S = 3600.0
 """How long operations that every server has stay in the mirror's own log (for people who look)."""
@@ -78,6 +81,7 @@ class Mirror:
     def __init__(self, replica: Replica, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.lock = threading.RLock()
         self.replica = replica
+        replica.prepare()
         self.tree = replica.tree
         self.database = replica.database
         self._monotonic = monotonic
@@ -153,6 +157,7 @@ class Mirror:
         for start in range(0, len(entries), SLICE_ENTRIES):
             part = entries[start : start + SLICE_ENTRIES]
             read = max(feed.read, part[-1].position)
+            began = self._monotonic()
             with self.changing() as replica:
                 changes = replica.accept_all((entry.op, entry.stamp) for entry in part)
                 self._save(feed, read, part[-1].op.id)
@@ -164,7 +169,8 @@ class Mirror:
             feed.unspread.extend((e.position, e.stamp) for e in part if e.position > feed.everywhere)
             self.notify(changes)
             if start + SLICE_ENTRIES < len(entries):
-                time.sleep(0)  # a waiting thread may have the lock now
+                # Programs may have the lock, the interpreter and the processor now, for as long as this took.
+                time.sleep(min(self._monotonic() - began, REST_MAX_S))
 
     def settle(self, feed: FeedState, *, everywhere: int, head: int, stable: Stamp, digest: bytes) -> bool:
         """Learn from a beat of the server that feeds the mirror: its log ends at `head`, every member holds
@@ -188,7 +194,7 @@ class Mirror:
             if grows or self._saved.get(feed.key, -1) < min(feed.read, feed.everywhere):
                 with self.database.transaction():
                     if grows:
-                        replica.stabilise(target)
+                        replica.stabilise(target, at_most=STABILISE_AT_ONCE)
                         self._prune(replica)
                     if feed.known:
                         self._save(feed, feed.read, feed.last)

@@ -208,8 +208,8 @@ class LaneConversation:
             case Offer():
                 for op, _ in message.stamped:
                     check_op_id(op)
-                stamped = message.stamped
-                self._outlet.send(encode(Want(ids=await self.volume.do(lambda store: store.want(stamped)))))
+                ids = await asyncio.to_thread(self.volume.readers.lacking, message.stamped)
+                self._outlet.send(encode(Want(ids=ids)))
             case Handover():
                 await self._handed_over(message)
             case AskRange():

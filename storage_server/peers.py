@@ -62,8 +62,9 @@ RETRY_LAST_S = 1.0
 OPEN_TIMEOUT_S = 1.0
 UNHEARD_LIMIT_S = SILENCE_LIMIT_S + 2 * BEAT_INTERVAL_S
 """It talks, but has echoed no beat of ours for so long: it does not hear us."""
-ON_THE_WAY_MAX_BYTES = 32 << 20
-"""Of its feed that may wait for our writer before we read no further. Generous: beats come on the same lane."""
+ON_THE_WAY_MAX_BYTES = 4 << 20
+"""Of its feed that may wait for our writer before we read no further: some seconds of its work. (With 32 MiB both
+servers read, packed and unpacked whole logs as fast as they could, and did nothing else.)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,12 @@ class Readers:
                 return found[0][2].id == last
             return replica.stamp_of(OpId(last)) is not None  # stamped anew since, or pruned
 
+    def lacking(self, offered: Sequence[tuple[OpId, Stamp]]) -> tuple[OpId, ...]:
+        """Of those, the ones that are unknown here or known with a larger stamp."""
+        with self.replica() as replica:
+            known = ((op, stamp, replica.stamp_of(op)) for op, stamp in offered)
+            return tuple(op for op, stamp, here in known if here is None or stamp < here)
+
     def range_is(self, low: int, high: int) -> tuple[int, bytes, tuple[tuple[OpId, Stamp], ...] | None]:
         """(count, digest, ids if they are few) of the log between two clocks."""
         with self.replica() as replica:

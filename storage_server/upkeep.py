@@ -45,6 +45,7 @@ class Upkeep:
         self._prune_every_s = min(PRUNE_EVERY_S, max(1.0, log_retention_days * PRUNE_EVERY_S))
         self._due: dict[str, float] = {}
         self._promised = True
+        self._stabilising = False
         self._flushed_head = volume.figures.head
         self._busy_s = 0.0
         self._busy_at = volume.monotonic()
@@ -106,11 +107,18 @@ class Upkeep:
         self._promised = True
 
     def _stabilise(self) -> None:
+        """In steps: after a long time apart there is much to forget."""
         volume = self._volume
-        if volume.figures.max_clock > volume.figures.stable.clock:
+        if not self._stabilising and volume.figures.max_clock > volume.figures.stable.clock:
             stable = volume.replication.stable(volume.figures.promise)
             if stable > volume.figures.stable:
-                volume.later(lambda store: store.stabilise(stable))
+                self._stabilising = True
+                volume.ask(lambda store: store.stabilise(stable), self._has_stabilised, is_bulk=True)
+
+    def _has_stabilised(self, result: object) -> None:
+        self._stabilising = False
+        if not isinstance(result, Exception):
+            self._stabilise()
 
     async def _look_at_disk(self) -> None:
         volume = self._volume

@@ -181,8 +181,8 @@ class Volume:
         self.writer.submit(Job(run, done, sync, is_small=is_small))
         return await future
 
-    def ask(self, run: Callable[[VolumeStore], Any], done: Callable[[Any], None]) -> None:
-        self.writer.submit(Job(run, done))
+    def ask(self, run: Callable[[VolumeStore], Any], done: Callable[[Any], None], *, is_bulk: bool = False) -> None:
+        self.writer.submit(Job(run, done, is_bulk=is_bulk))
 
     def later(self, run: Callable[[VolumeStore], Any]) -> None:
         """As `do`, and nobody waits."""

@@ -15,6 +15,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,11 @@ log = logging.getLogger("storage_server")
 BATCH_MAX_JOBS = 256
 BATCH_MAX_S = 0.05
 """A batch that has run so long commits: whoever waits for its first job has waited enough."""
+BULK_MAX_S = 0.02
+"""The same for bulk, which is nobody's first."""
+REST_SHARE = 1.0
+"""After a batch of bulk the writer rests for as long as that took, unless somebody waits: it shares the interpreter and
+the processors with the event loop and the mounts."""
 
 _REFUSALS = (FileSystemError, RequestError, StaleLease)
 """What the job of a submission raises before it has changed anything."""
@@ -44,6 +50,8 @@ class Job:
     submission: Submission | None = None
     is_small: bool = False
     """Takes less than a millisecond and no fsync, so that it may run in the event loop's thread."""
+    is_bulk: bool = False
+    """Of a longer work that nobody waits for piece by piece: others go first, in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,13 @@ class Writer:
         self._store = store
         self._deliver = deliver
         self._failed = failed
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: tuple[deque[Job], deque[Job]] = (deque(), deque())
+        """Those that somebody waits for; bulk. Each in order."""
+        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """One True for each job that was put there, after it; False: end."""
+        self._waited_for = threading.Event()
+        self._rests_until = 0.0
+        self._bulk_next = False
         self._thread = threading.Thread(target=self._loop, name=f"writer-{name}", daemon=True)
         self._out = 0
         self._fold = False
@@ -93,7 +107,10 @@ class Writer:
             finally:
                 self._lock.release()
         else:
-            self._queue.put(job)
+            self._jobs[job.is_bulk].append(job)
+            self._tokens.put(True)
+            if not job.is_bulk:
+                self._waited_for.set()
 
     def fold_soon(self) -> None:
         """Fold the rest of the write-ahead log back after the next batch in the writer's thread."""
@@ -110,16 +127,19 @@ class Writer:
 
     def stop(self, timeout_s: float = 10.0) -> bool:
         """Finish what is queued, then end; False if it did not in time."""
-        self._queue.put(None)
+        self._tokens.put(False)
+        self._rests_until = 0.0
+        self._waited_for.set()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _loop(self) -> None:
         while True:
-            job = self._queue.get()
-            if job is None:
+            if not self._tokens.get():
                 return
+            self._rest()
             with self._lock:
+                job = self._pick()
                 goes_on = self._timed(job)
                 if goes_on and self._fold:
                     goes_on = self._fold_now()
@@ -140,7 +160,10 @@ class Writer:
     def _timed(self, job: Job, *, alone: bool = False) -> bool:
         started = time.monotonic()
         goes_on = self._batch(job, started, alone=alone)
-        self.busy_s += time.monotonic() - started
+        ended = time.monotonic()
+        self.busy_s += ended - started
+        if job.is_bulk and not alone:
+            self._rests_until = ended + REST_SHARE * (ended - started)
         return goes_on
 
     def _batch(self, first: Job, started: float, *, alone: bool) -> bool:
@@ -148,6 +171,7 @@ class Writer:
         jobs: list[Job] = []
         results: list[Any] = []
         ended = False
+        limit_s = BULK_MAX_S if first.is_bulk else BATCH_MAX_S
         try:
             try:
                 with self._store.database.transaction():
@@ -155,9 +179,9 @@ class Writer:
                     while job is not None:
                         jobs.append(job)
                         results.append(self._run(job))
-                        if alone or len(jobs) >= BATCH_MAX_JOBS or time.monotonic() - started > BATCH_MAX_S:
+                        if alone or len(jobs) >= BATCH_MAX_JOBS or time.monotonic() - started > limit_s:
                             break
-                        job, ended = self._next()
+                        job, ended = self._next(first)
                     self._sync_before_commit(jobs)
                 published = self._store.published
             except StorageFailed:
@@ -174,12 +198,33 @@ class Writer:
         self._deliver(Outcome(list(zip(jobs, results, strict=True)), published, self._store.figures()))
         return not ended
 
-    def _next(self) -> tuple[Job | None, bool]:
+    def _rest(self) -> None:
+        """Before more bulk, unless somebody waits."""
+        self._waited_for.clear()
+        rest_s = self._rests_until - time.monotonic()
+        if rest_s > 0 and not self._jobs[False]:
+            self._waited_for.wait(rest_s)
+
+    def _pick(self) -> Job:
+        """The next job of a new batch: of those that are waited for and of bulk in turn."""
+        waited_for, bulk = self._jobs
+        self._bulk_next = bool(bulk) and (self._bulk_next or not waited_for)
+        job = (bulk if self._bulk_next else waited_for).popleft()
+        self._bulk_next = not self._bulk_next
+        return job
+
+    def _next(self, first: Job) -> tuple[Job | None, bool]:
+        """One more for the batch that `first` began, and whether the end has come. No batch has both kinds: who waits
+        is told after his own kind, and a batch of bulk ends as soon as somebody waits."""
+        if not self._jobs[first.is_bulk] or (first.is_bulk and self._jobs[False]):
+            return None, False
         try:
-            job = self._queue.get_nowait()
+            goes_on = self._tokens.get_nowait()
         except queue.Empty:
             return None, False
-        return job, job is None
+        if not goes_on:
+            return None, True
+        return self._jobs[first.is_bulk].popleft(), False
 
     def _run(self, job: Job) -> Any:
         """A refused operation has changed nothing, so it needs no roll back; any other failure does."""
