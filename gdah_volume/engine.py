@@ -6,8 +6,8 @@ Otherwise the later ones that clash, and those that clash with them in turn, are
 before-images, and all are evaluated again, smallest first; each of them is inserted late in its turn.
 
 Before-images and touched keys are kept above the stable point only. The index of touched keys is in memory, about 1 kB
-for each operation above the stable point. It is made from the undo records when there are INDEX_FROM of them (with 20,000
-that took half a second, in which nobody was served) or at the first late insertion, and dropped when few are left.
+for each operation above the stable point. It is made from the undo records when there are INDEX_FROM of them (20,000
+took half a second, in which nobody was served) or at the first late insertion, and dropped when few are left.
 
 Threading: one thread, inside a transaction of the database. After a roll back of it nothing in memory is trusted.
 """

@@ -136,6 +136,10 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome", kw_on
     """As in `Hello`."""
     shows: bool = False
     """Shown is understood here."""
+    run: str = ""
+    """Names one run of the server's process: while it lasts, nothing that it told is lost."""
+    retired: tuple[tuple[ServerId, str], ...] = ()
+    """Servers that are no members any more for good, with their URLs: what they stamped and no member has is void."""
 
 
 class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag="subscribe", kw_only=True):
@@ -252,6 +256,8 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat", kw_only=Tru
     """A server: to whom I pass operations on now; myself: I stamp them alone."""
     trouble: str = ""
     """A server: why it cannot store anything now (disk full); empty: it can."""
+    retired: tuple[tuple[ServerId, str], ...] = ()
+    """As in `Welcome`."""
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed", kw_only=True):

@@ -52,6 +52,8 @@ class FeedState:
     read: int = 0
     last: str = ""
     """The operation at `read`, if known."""
+    run: str = ""
+    """Of the server's process, once it has all that was offered to it: what it told in this run it still has."""
     known: bool = False
     """False: nothing was read yet, so `read` is no cursor to begin from."""
     everywhere: int = 0

@@ -85,6 +85,15 @@ def subscription(feed: FeedState, welcome: Welcome, stable: Stamp, *, empty: boo
     return Subscription(None, stable)
 
 
+def not_told(stamped: list[tuple[OpId, Stamp]], feed: FeedState, welcome: Welcome) -> list[tuple[OpId, Stamp]]:
+    """What of it the server may lack: not what it told itself in this run. (After a moment's break in a long healing it
+    would be offered tens of thousands of operations that it had just told.)"""
+    if not welcome.run or feed.run != welcome.run:
+        return stamped
+    told = {stamp for position, stamp in feed.unspread if position <= welcome.head}
+    return [(op, stamp) for op, stamp in stamped if stamp not in told]
+
+
 def offers(stamped: list[tuple[OpId, Stamp]]) -> Iterator[tuple[tuple[OpId, Stamp], ...]]:
     for start in range(0, len(stamped), OFFER_MAX_IDS):
         yield tuple(stamped[start : start + OFFER_MAX_IDS])

@@ -32,7 +32,7 @@ from mountfs.mirror import Mirror
 from mountfs.ports import LockEvents, ServerHealth, ServerLink
 from mountfs.sending import CONTENT_BYTES_PER_S, Sending
 from mountfs.servers import NO_CHOICE, Choice, Figures, choose
-from mountfs.session import Session, hand_over, offers
+from mountfs.session import Session, hand_over, not_told, offers
 from mountfs.uploads import Uploads, is_large
 
 log = logging.getLogger("mountfs.upstream")
@@ -346,8 +346,8 @@ class Upstream:
         assert link.epoch is not None
         self._sessions += 1
         self._log.begin_session()
-        stamped = self._mirror.stamped_above_stable()
         feed = self._mirror.feed(link.server, link.epoch)
+        stamped = not_told(self._mirror.stamped_above_stable(), feed, welcome)
         session = Session(self._sessions, link, welcome, feed, self._monotonic())
         log.info("using %s (%s): offering %d operations", link.url, self.choice.why, len(stamped))
         self.sending.use(session)
@@ -379,6 +379,7 @@ class Upstream:
     def _go_live(self, session: Session) -> None:
         """What it lacked is on its way: read its feed, send."""
         session.phase = "loading"
+        session.feed.run = session.welcome.run
         session.answered_at = self._monotonic()
         self._uploads.aim(session.link.url, self.of)
         self.sending.answering = True

@@ -312,6 +312,7 @@ class Volume:
             your_cursor=your_cursor,
             shows=True,
             locks=True,
+            run=self.author,
         )
 
     def take_news(self, news: News) -> None:

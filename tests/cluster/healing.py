@@ -4,8 +4,8 @@ did a program have to wait meanwhile? A command; `test_healing.py` uses its part
     python -m tests.cluster.healing [--operations 20000] [--seed 1] [--profile FOLDER]
 
 Each server has a mount of its own side of the cut. The operations go through the lane of each server (`side_load`) to
-files of each side; on each mount a program makes small calls all the time (`small_calls`). With --profile, py-spy (if it
-is installed) records each process during the healing.
+files of each side; on each mount a program makes small calls all the time (`small_calls`). With --profile, py-spy (if
+it is installed) records each process during the healing.
 """
 
 from __future__ import annotations
