@@ -23,9 +23,9 @@ class ChunkReader:
         """(the verified bytes or None, what is wrong with the copy that is here or "" when there is none)."""
         trouble = ""
         text = name.hex()
-        for folder in self._folders:
+        for path in (folder / sub / text for folder in self._folders for sub in (text[:2], "collected")):
             try:
-                with (folder / text[:2] / text).open("rb", buffering=0) as file:
+                with path.open("rb", buffering=0) as file:
                     data = file.read(CHUNK_SIZE + 1)
             except (FileNotFoundError, NotADirectoryError):
                 continue
@@ -34,15 +34,22 @@ class ChunkReader:
                 continue
             if hash_of(data) == name:
                 return data, ""
-            trouble = f"its file in {folder} has other bytes"
-        row = None
-        if self._database is not None:
-            try:
-                row = self._database.row("SELECT data FROM chunks WHERE hash = ?", (name,))
-            except sqlite3.Error as error:
-                trouble = trouble or f"its row cannot be read ({error})"
-        if row is not None:
-            if isinstance(row[0], bytes) and hash_of(row[0]) == name:
-                return row[0], ""
-            trouble = "its row has other bytes"
+            trouble = f"its file in {path.parent} has other bytes"
+        for table in ("chunks", "collected") if self._database is not None else ():
+            data, row_trouble = self._row(table, name)
+            if data is not None:
+                return data, ""
+            trouble = row_trouble or trouble
         return None, trouble
+
+    def _row(self, table: str, name: ChunkHash) -> tuple[bytes | None, str]:
+        assert self._database is not None
+        try:
+            row = self._database.row(f"SELECT data FROM {table} WHERE hash = ?", (name,))
+        except sqlite3.Error as error:
+            return None, "" if "no such table" in str(error) else f"its row cannot be read ({error})"
+        if row is None:
+            return None, ""
+        if isinstance(row[0], bytes) and hash_of(row[0]) == name:
+            return row[0], ""
+        return None, "its row has other bytes"

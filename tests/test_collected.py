@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gdah_volume.chunk_reading import ChunkReader
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import INLINE_MAX_BYTES, ChunkHash
 from gdah_volume.database import Database
@@ -62,6 +63,18 @@ def test_what_was_collected_is_back_for_whoever_reads_it(store: ChunkStore, data
     assert store.has(name)
     assert list(store.collected.all()) == []
     assert collect(store, database, name) == (0, 0), "it is young again"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_who_only_looks_at_a_folder_finds_it_too(
+    store: ChunkStore, database: Database, tmp_path: Path, size: int
+) -> None:
+    data = os.urandom(size)
+    name = store.put(data)
+    age(store, database, name, 2)
+    collect(store, database, name)
+    assert ChunkReader([tmp_path / "chunks"], database).read(name) == (data, "")
+    assert not store.has(name)
 
 
 @pytest.mark.parametrize("size", SIZES)
