@@ -62,6 +62,11 @@ class FinalState:
     not_quiet: str = ""
     """Why the cluster did not come to rest after healing, if it did not."""
 
+    def trees(self) -> list[tuple[str, Tree]]:
+        """Of every replica by its name: servers first."""
+        servers = [(server.name, server.tree) for server in self.servers]
+        return servers + [(mount.name, mount.tree) for mount in self.mounts]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:

@@ -25,6 +25,8 @@ from gdah_drill.history import History, Operation, Outcome
 from gdah_drill.private_load import PrivateLoad, Profile, Work
 from gdah_drill.shared_load import SHARED, SharedLoad
 
+__all__ = ["Profile", "Worker", "home_of"]
+
 DEAD = {errno.ENOTCONN, errno.ECONNABORTED, errno.ESHUTDOWN, errno.ENODEV}
 """What a call says whose mount died."""
 PATHS = {

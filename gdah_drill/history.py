@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -230,9 +230,14 @@ class History:
     def load(cls, path: Path) -> History:
         history = cls()
         with path.open(encoding="utf-8") as lines:
-            history.events = [from_line(line) for line in lines]
-        history._number = max((event.n for event in history.operations), default=0)
+            history.continue_from(from_line(line) for line in lines)
         return history
+
+    def continue_from(self, events: Iterable[Event]) -> None:
+        """Take over what was told elsewhere; nothing of it is written."""
+        with self._lock:
+            self.events = list(events)
+            self._number = max((event.n for event in self.operations), default=0)
 
 
 def to_line(event: Event) -> str:

@@ -21,6 +21,7 @@ from gdah_drill.history import (
     FULL,
     IO_ERROR,
     LOST_ACK,
+    PEER_ADDED,
     ROT,
     SLOW,
     STOOD_STILL,
@@ -73,6 +74,7 @@ class Reach:
         """Some server could be reached by the mount all the time."""
         touching = self.during(began, ended, SETTLE_S)
         away = {fault.target for fault in touching if fault.fault in AWAY}
+        away |= {f.target for f in self._faults if f.fault == PEER_ADDED and f.ended + SETTLE_S > began}
         cut = {fault.target for fault in touching if fault.fault in (CUT, LOST_ACK, TORN)}
         return any(
             server not in away and not any(set(_ends(link)) == {mount, server} for link in cut)

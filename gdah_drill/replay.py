@@ -75,7 +75,11 @@ class _Walk:
                 told.uncertain = (operation.details["calls"], operation.details["done"]) if private else ((), 0)
                 self._dirty.clear()
         elif "calls" in operation.details and not self._lost_track:
-            self._calls(operation)
+            try:
+                self._calls(operation)
+            except KeyError as missing:  # a descriptor that must not be open any more
+                self._say("wrong", f"{operation.details['calls']}: there is no {missing}", operation)
+                self._lost_track = True
 
     def _say(self, rule: str, what: str, operation: Operation) -> None:
         self._told.findings.append(Finding(rule=rule, what=f"{self._told.worker}: {what}", operations=(operation.n,)))
