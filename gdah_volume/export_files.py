@@ -45,6 +45,8 @@ class Exported:
     others: int = 0
     bytes: int = 0
     removed: int = 0
+    forgotten: int = 0
+    """Things of the trash whose content is no longer kept."""
     failures: list[str] = field(default_factory=list)
 
 
@@ -317,6 +319,10 @@ class Exporter:
             if record.node.kind == "dir":
                 return  # what was in it has its path
             check_name(name)
+            version = gone.version or (record.file.version if record.file is not None else None)
+            if version and self._is_forgotten(self._source.content(version)):
+                self.done.forgotten += 1
+                return
             folder = self._deep(path)
             try:
                 if gone.version is None:
@@ -329,6 +335,10 @@ class Exporter:
         except (*BROKEN, OSError) as error:
             self._failed(path + b"/" + name, error)
         self._progress(self.done)
+
+    def _is_forgotten(self, content: Content) -> bool:
+        """Nothing of it is anywhere, not even damaged: the retention is over."""
+        return bool(content.chunks) and all(self._chunks(chunk.hash) == (None, "") for chunk in content.chunks)
 
     def _folders_of(self, node: NodeId) -> list[bytes]:
         """The names above, live or last ones; only those that can be names of folders."""

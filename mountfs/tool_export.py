@@ -110,6 +110,8 @@ def _told(done: Exported, target: Path, place: Place) -> int:
     for failure in done.failures:
         print(f"gdah: {printable(failure)}", file=sys.stderr)
     beside = f", {done.removed} removed files and earlier versions" if done.removed else ""
+    if done.forgotten:
+        beside += f" ({done.forgotten} more are no longer kept)"
     words = f"{done.files} files ({done.bytes} bytes), {done.folders} folders, {done.others} others{beside}"
     print(f"{words} from {place.folder} are in {target}")
     if done.failures:

@@ -91,6 +91,21 @@ def test_the_trash_says_when_and_what(filled: Path, tmp_path: Path) -> None:
     assert version.read_bytes() == b"one"
 
 
+def test_what_the_retention_has_taken_is_no_failure(
+    filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    was, gone, moved = (hash_of(data).hex() for data in (b"was here", b"one", b"in a removed folder"))
+    damage(
+        filled,
+        f"DELETE FROM chunks WHERE hash IN (x'{was}', x'{gone}')",
+        "CREATE TABLE IF NOT EXISTS collected (hash BLOB PRIMARY KEY, data BLOB NOT NULL, at INTEGER NOT NULL)",
+        f"INSERT INTO collected SELECT hash, data, 0 FROM chunks WHERE hash = x'{moved}'",
+        f"DELETE FROM chunks WHERE hash = x'{moved}'",
+    )
+    assert export("--data", filled, "--trash", tmp_path / "out") == 0
+    assert "2 removed files and earlier versions (2 more are no longer kept)" in capsys.readouterr().out
+
+
 def test_a_damaged_chunk_harms_its_file_alone(filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chunk_file(filled).write_bytes(BIG[:-1] + b"?")
     assert export("--data", filled, tmp_path / "out") == 1
