@@ -20,7 +20,7 @@ from typing import Any
 
 from gdah_volume.errors import GdahError, InvalidArgument, NotFound, Unreachable
 from gdah_volume.settings import read_token
-from mountfs import mountpoint, registry, tool_offline, tool_up
+from mountfs import mountpoint, registry, tool_flush, tool_offline, tool_up
 from mountfs.registry import MountRecord
 from mountfs.tool_client import MountClient, choose
 from mountfs.tool_words import printable
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     conflicts = _command(commands, "conflicts", conflicts_of, "files that two sides changed at once")
     conflicts.add_argument("--json", action="store_true", help="as JSON")
     flush = _command(commands, "flush", flush_of, "hand over what is only on this device")
-    flush.add_argument("--wait", action="store_true", help="as long as it takes, not 30 s")
+    flush.add_argument("--wait", action="store_true", help="as long as it takes, until every server has it")
     brake = _command(commands, "brake", brake_of, "deletions that are held until somebody confirms them")
     brake.add_argument("--json", action="store_true", help="as JSON")
     decision = brake.add_mutually_exclusive_group()
@@ -199,20 +199,22 @@ def conflicts_of(flags: argparse.Namespace) -> int:
 
 def flush_of(flags: argparse.Namespace) -> int:
     with _client(flags) as client:
-        while True:
-            try:
-                done = client.post("/api/flush", timeout_s=FLUSH_ONCE_S, limit_s=FLUSH_ONCE_S + 15)
-            except Unreachable as error:
-                pending = client.get("/status").get("pending", {})  # raises if the mount itself is gone
-                if not flags.wait:
-                    print(f"gdah: {error}; still only here: {_pending_words(pending)}", file=sys.stderr)
-                    return ONLY_HERE
-                time.sleep(1)
-                continue
-            held = done.get("held", 0)
-            but = f", but for {held} that the brake holds; see: gdah brake" if held else ""
-            print(f"every change from this device is on the servers{but}")
+        if flags.wait:
+            held = tool_flush.wait(client).get("held", {}).get("operations", 0)
+            print(f"every change from this device is on every server{_but_held(held)}")
             return OK
+        try:
+            done = client.post("/api/flush", timeout_s=FLUSH_ONCE_S, limit_s=FLUSH_ONCE_S + 15)
+        except Unreachable as error:
+            pending = client.get("/status").get("pending", {})  # raises if the mount itself is gone
+            print(f"gdah: {error}; still only here: {_pending_words(pending)}", file=sys.stderr)
+            return ONLY_HERE
+        print(f"every change from this device is on a server{_but_held(done.get('held', 0))}")
+        return OK
+
+
+def _but_held(held: int) -> str:
+    return f", but for {held} that the brake holds; see: gdah brake" if held else ""
 
 
 def brake_of(flags: argparse.Namespace) -> int:

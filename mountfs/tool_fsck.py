@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from gdah_volume.errors import GdahError, InvalidArgument
@@ -77,6 +78,15 @@ def _cache_of(directory: str | None) -> Path:
 
 def _one(place: Place, flags: argparse.Namespace, *, is_server: bool) -> Report:
     """Check, mend if that is wanted, check again."""
+    with ExitStack() as stack:
+        peer = None
+        if flags.peer:
+            peer = PeerClient(flags.peer, place.volume, read_token(flags.token_file))
+            stack.callback(peer.close)
+        return _checked_and_mended(place, flags, peer, is_server=is_server)
+
+
+def _checked_and_mended(place: Place, flags: argparse.Namespace, peer: PeerClient | None, *, is_server: bool) -> Report:
     say = _Words(place, quiet=flags.json)
     running = in_use(place)
     if running and flags.repair:
@@ -84,7 +94,6 @@ def _one(place: Place, flags: argparse.Namespace, *, is_server: bool) -> Report:
             f"{place.folder} is in use; stop its {'server' if is_server else 'mount'} before --repair"
         )
     checked = _check(place, say, is_server=is_server)
-    peer = PeerClient(flags.peer, place.volume, read_token(flags.token_file)) if flags.peer else None
     if peer is not None:
         try:
             compare_with_peer(checked.report, peer.status(), place.volume, flags.peer)

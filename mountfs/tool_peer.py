@@ -27,6 +27,9 @@ class PeerClient:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(headers=headers, timeout=LIMIT_S, trust_env=False)
 
+    def close(self) -> None:
+        self._http.close()
+
     def _get(self, path: str) -> httpx.Response:
         try:
             answer = self._http.get(self.url + path)

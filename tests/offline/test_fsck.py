@@ -32,6 +32,9 @@ class Twin:
         self.url = "http://twin"
         self.folder = Folder(path)
 
+    def close(self) -> None:
+        pass
+
     def status(self) -> dict[str, Any]:
         replica = self.folder.replica
         return {"volumes": {"test_chamber": {"digest": replica.digest.hex(), "operations": replica.operations}}}

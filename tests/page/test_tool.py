@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from mountfs import registry, tool
+from mountfs import registry, tool, tool_flush
 
 HERE = Path(__file__).parent
 
@@ -129,6 +130,27 @@ def test_flush(start: Callable[..., MountProcess], capsys: pytest.CaptureFixture
     mount.write("a", b"12")
     assert tool.main(["flush"]) == 3
     assert "still only here: 1 changes, 2 B" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pending", "servers", "words"),
+    [
+        ({"operations": 0, "not_everywhere_operations": 0}, (), None),
+        ({}, (), None),
+        (
+            {"operations": 3, "not_everywhere_operations": 5, "last_error": "refused"},
+            ({"url": "http://a", "healthy": True},),
+            "3 changes are only on this device (refused)",
+        ),
+        (
+            {"operations": 0, "not_everywhere_operations": 5},
+            ({"url": "http://a", "healthy": True}, {"url": "http://b", "healthy": False}),
+            "5 changes are on a server, and not on every one; no answer from http://b",
+        ),
+    ],
+)
+def test_what_a_flush_waits_for(pending: dict[str, Any], servers: Any, words: str | None) -> None:
+    assert tool_flush.waits_for({"pending": pending, "servers": servers}) == words
 
 
 def test_flush_waits_for_a_server(start: Callable[..., MountProcess]) -> None:
