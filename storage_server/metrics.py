@@ -71,7 +71,7 @@ _CARE_GAUGES = {
         "damaged": "Chunks that it found damaged",
         "missing": "Chunks that should be here and were not",
         "repaired": "Of both, those that came from a peer",
-        "hurt": "Chunks that no server has in order",
+        "hurt_chunks": "Chunks that no server has in order",
         "last_pass_at": "When a pass was last complete (seconds since 1970)",
     },
     "collector": {
@@ -102,8 +102,7 @@ class StatusCollector(Collector):
             for key, text in figures.items():
                 gauge = GaugeMetricFamily(f"gdah_{who}_{key}", text, labels=["volume"])
                 for name, status in self._volumes:
-                    value = status.get(who, {}).get(key)
-                    gauge.add_metric([name], float(len(value) if isinstance(value, list) else value or 0))
+                    gauge.add_metric([name], float(status.get(who, {}).get(key) or 0))
                 yield gauge
         for key, text in _PEER_GAUGES.items():
             gauge = GaugeMetricFamily(f"gdah_peer_{key}", text, labels=["volume", "peer"])

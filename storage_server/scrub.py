@@ -18,11 +18,12 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from gdah_volume.content import ChunkHash
 from gdah_volume.database import Database
-from gdah_volume.errors import GdahError, HashMismatch, NoSpace, NotFound, StorageFailed
+from gdah_volume.errors import GdahError, HashMismatch, NoSpace, NotFound, StorageFailed, Unreachable
 from gdah_volume.ids import NodeId
 from gdah_volume.needed import needed, owners
 from gdah_volume.replica import Replica
@@ -43,6 +44,7 @@ SAVE_EVERY = 8
 """Of 256 parts of a pass: so much is read twice after a restart at most."""
 MISSING_AT_ONCE = 500
 HURT_FILES_MAX = 20
+HURT_SHOWN = 100
 PAUSE_S = 0.002
 META = "scrub"
 
@@ -78,8 +80,9 @@ class Scrub:
         volume.care["scrub"] = self._status
 
     def _status(self) -> dict[str, Any]:
-        hurt = [{"chunk": name.hex(), "files": files} for name, files in self._volume.content.hurt.items()]
-        return asdict(self.figures) | {"hurt": hurt}
+        hurt = self._volume.content.hurt
+        shown = [{"chunk": name.hex(), "files": hurt[name]} for name in islice(hurt, HURT_SHOWN)]
+        return asdict(self.figures) | {"hurt": shown, "hurt_chunks": len(hurt)}
 
     def database_damage(self) -> str | None:
         """What SQLite found wrong the last time it was asked."""
@@ -216,15 +219,22 @@ class Scrub:
 
     async def _mend(self, names: list[ChunkHash]) -> None:
         """From a peer; what nobody has is hurt, and somebody has to hear which files that are."""
-        hurt: set[ChunkHash] = set()
-        for name in names:
-            if await self._volume.content.mend(name):
-                self.figures.repaired += 1
-            else:
-                hurt.add(name)
-        for name in hurt:
-            self._volume.content.hurt.setdefault(name, [])
-        await self._name_hurt()
+        hurt: list[ChunkHash] = []
+        for count, name in enumerate(names):
+            try:
+                mended = await self._volume.content.mend(name)
+            except Unreachable as error:
+                self._error(f"{len(names) - count} chunks cannot be repaired now: {error}")
+                hurt += names[count:]
+                break
+            self.figures.repaired += mended
+            if not mended:
+                hurt.append(name)
+        if hurt:
+            self._volume.want(hurt)
+            for name in hurt:
+                self._volume.content.hurt.setdefault(name, [])
+            await self._name_hurt()
 
     async def _name_hurt(self) -> None:
         """Of chunks that were found damaged, also by those who read: which files that are."""
@@ -233,14 +243,15 @@ class Scrub:
         if not names:
             return
         files = await asyncio.to_thread(self._files_of, names)
-        for name in names.intersection(known):
+        for count, name in enumerate(names.intersection(known)):
             known[name] = files.get(name) or ["nothing that this server's log still names"]
-            log.error(
-                "volume %s: chunk %s is damaged or missing here and no other server gives it; it belongs to: %s",
-                self._volume.name,
-                name.hex()[:16],
-                ", ".join(known[name]),
-            )
+            if count < HURT_SHOWN:
+                log.error(
+                    "volume %s: chunk %s is damaged or missing here, no good copy was found so far; it belongs to: %s",
+                    self._volume.name,
+                    name.hex()[:16],
+                    ", ".join(known[name]),
+                )
 
     # --- in worker threads
 

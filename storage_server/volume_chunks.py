@@ -200,14 +200,12 @@ class VolumeChunks:
         return data
 
     async def mend(self, name: ChunkHash) -> bool:
-        """Get a needed chunk, that is missing or set aside, from a peer now; False: it is wanted from now on instead.
+        """Get a needed chunk, that is missing or set aside, from a peer now; False: no member has it.
 
-        Raises NoSpace, StorageFailed."""
+        Raises NoSpace, StorageFailed, Unreachable."""
         try:
             data = await self._fetch_wanted(name)
-        except GdahError as error:
-            log.warning("volume %s: chunk %s cannot be repaired now: %s", self._name, name.hex()[:16], error)
-            self._around.want([name])
+        except UnknownChunk:
             return False
         await self.store_here(name, data)
         log.warning("volume %s: chunk %s is repaired from a peer", self._name, name.hex()[:16])

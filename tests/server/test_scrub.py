@@ -94,7 +94,7 @@ def test_damage_is_found_and_repaired_and_what_both_lost_is_named(servers: Serve
         assert [each["files"] for each in figures["hurt"]] == [["f2"]]
         assert figures["hurt"][0]["chunk"] == names["f2"]
         assert b"rot on both" in quarantined(server)
-    assert 'gdah_scrub_hurt{volume="test_chamber"} 1.0' in cluster.http.get(a.url + "/metrics").text
+    assert 'gdah_scrub_hurt_chunks{volume="test_chamber"} 1.0' in cluster.http.get(a.url + "/metrics").text
     cluster.http.put(f"{b.url}{VOLUME}/chunks/{names['f2']}", content=datas["f2"])
     wait_until(lambda: a.volume()["scrub"]["hurt"] == [] == b.volume()["scrub"]["hurt"], "somebody brought it again")
     assert post(cluster, a, "scrub")["damaged"] == 0
