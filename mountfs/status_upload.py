@@ -15,8 +15,9 @@ import anyio.to_thread
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
-from gdah_volume.errors import BadMessage
+from gdah_volume.errors import BadMessage, CutShort
 from mountfs.ports import FileItem, MountView
 from mountfs.status_words import clean_path
 
@@ -40,7 +41,7 @@ async def store(view: MountView, path: str, next_piece: NextPiece) -> FileItem:
 async def store_raw(view: MountView, path: str, request: Request) -> FileItem:
     """The body is the file."""
     _refuse_encoding(request)
-    stream = request.stream().__aiter__()
+    stream = _body_of(request)
 
     async def next_piece() -> bytes | None:
         async for piece in stream:
@@ -58,7 +59,7 @@ async def store_parts(view: MountView, folder: str, request: Request) -> list[Fi
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not 0 < len(boundary) <= BOUNDARY_MAX_BYTES:
         raise BadMessage("a form is needed (multipart/form-data); the bare file goes to PUT /api/file?path=")
-    form = _Form(request.stream(), boundary)
+    form = _Form(_body_of(request), boundary)
     stored: list[FileItem] = []
     for _ in range(PARTS_MAX):
         name = await form.next_file()
@@ -69,6 +70,14 @@ async def store_parts(view: MountView, folder: str, request: Request) -> list[Fi
         path = clean_path(f"{folder}/{_one_name(name)}")
         stored.append(await store(view, path, form.next_piece))
     raise BadMessage(f"more than {PARTS_MAX} parts in one form")
+
+
+async def _body_of(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for piece in request.stream():
+            yield piece
+    except ClientDisconnect:  # else it would be logged as a fault of ours
+        raise CutShort("the body was cut short") from None
 
 
 def _one_name(name: str) -> str:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from gdah_volume.content import Content
-from gdah_volume.errors import FileTooBig, IsADirectory, NotADirectory
+from gdah_volume.errors import BadMessage, FileTooBig, IsADirectory, NotADirectory
 from gdah_volume.operations import ORIGIN_MAX_CHARS
 from gdah_volume.tree import NodeView, Tree
 from storage_server.answers import AnyTextJSON, stream_of
@@ -20,6 +20,7 @@ from storage_server.authoring import look
 from storage_server.served import Served
 
 TREE_MAX_ENTRIES = 100_000
+_SLASHES_BEFORE = 5
 OCTETS = "application/octet-stream"
 Source = Annotated[str, Query(min_length=1, max_length=ORIGIN_MAX_CHARS)]
 
@@ -35,10 +36,13 @@ def _query_path(request: Request) -> bytes:
 
 
 def _file_path(request: Request) -> bytes:
-    """The bytes after /files/, undisturbed by any decoding but the percent signs."""
+    """The bytes after /files/, undisturbed by any decoding but the percent signs. Raises BadMessage where one
+    hides a part of the address before them."""
     raw: bytes = request.scope["raw_path"]
-    path = unquote_to_bytes(raw.split(b"/files/", 1)[1])
-    return bytes(path).strip(b"/")
+    _, found, path = raw.partition(b"/files/")
+    if not found or raw.count(b"/", 0, len(raw) - len(path)) != _SLASHES_BEFORE:
+        raise BadMessage("write the address as /v1/volumes/VOLUME/files/PATH, percent signs in PATH only")
+    return bytes(unquote_to_bytes(path)).strip(b"/")
 
 
 def _item(path: bytes, node: NodeView) -> dict[str, Any]:

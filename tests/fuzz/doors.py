@@ -48,5 +48,5 @@ def knock_for(door: Door, seed: int, seconds: float) -> None:
     """Batch after batch until the time is over; each has a seed of its own."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        knock(door, seed)
+        knock(door, seed, times=getattr(door, "batch", BATCH))
         seed += 1

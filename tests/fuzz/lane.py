@@ -25,6 +25,7 @@ from gdah_volume.wire import (
     Handover,
     Hello,
     RangeIs,
+    Refused,
     Submit,
     Subscribe,
     decode,
@@ -72,8 +73,10 @@ class Lane:
         self._log = Log(server)
         self._told: set[str] = set()
         """Operations that the server may have stored: it acknowledged them, or they were handed over."""
+        self._open: set[str] = set()
+        """Submitted in this conversation and not refused."""
         self._before = state_of(server)
-        self._head = 0
+        self._head = server.volume()["head"]
         kinds = [kind for kind in hostile.MESSAGES if not (peer and kind is Hello)]
         self.inputs = st.tuples(
             openings(peer=peer),
@@ -82,6 +85,7 @@ class Lane:
 
     def try_one(self, given: tuple[tuple[bytes, ...], list[bytes]]) -> None:
         opening, frames = given
+        self._open.clear()
         address = f"ws{self.server.url[4:]}/v1/volumes/{VOLUME}/lane"
         with connect(
             address, compression=None, max_size=64 << 20, proxy=None, ping_interval=None, close_timeout=1
@@ -95,6 +99,7 @@ class Lane:
             except ConnectionClosed:
                 with contextlib.suppress(WebSocketException, TimeoutError):
                     self._listen(socket)
+        self._told |= self._open  # the conversation ended before their answers
         self._log.check()
 
     def _sent(self, frame: bytes) -> None:
@@ -104,14 +109,16 @@ class Lane:
             return
         if isinstance(message, Handover):
             self._told |= {entry.op.id for entry in message.entries}
-        if isinstance(message, Submit) and self.name == "peer-lane":
-            self._told.add(message.op.id)
+        if isinstance(message, Submit):
+            self._open.add(message.op.id)
 
     def _listen(self, socket: ClientConnection) -> None:
         while True:
             message = decode(socket.recv(timeout=ANSWER_LIMIT_S, decode=False))
             if isinstance(message, Ack):
                 self._told.add(message.id)
+            if isinstance(message, Refused):
+                self._open.discard(message.id)
             if isinstance(message, Failed):
                 assert not message.message.startswith("internal error"), message
                 return

@@ -32,7 +32,7 @@ class Log:
                 text = file.read().decode("utf-8", "replace")
             self._seen[path] = path.stat().st_size
             for word in WORDS:
-                assert word not in text, f"{self._node.name} logged:\n{text[max(0, text.index(word) - 200) :][:4000]}"
+                assert word not in text, f"{self._node.name} logged:\n{text[max(0, text.index(word) - 200) :][:12_000]}"
 
 
 def state_of(server: Server) -> tuple[int, str]:
