@@ -59,7 +59,7 @@ def replay_all(operations: Iterable[Operation], reach: Reach) -> list[Replayed]:
     by_worker: dict[str, list[Operation]] = defaultdict(list)
     for operation in operations:
         by_worker[operation.worker].append(operation)
-    return [replay(worker, by_worker[worker], reach.may_refuse) for worker in sorted(by_worker)]
+    return [replay(worker, by_worker[worker], reach) for worker in sorted(by_worker)]
 
 
 def _bounded(findings: Sequence[Finding]) -> list[Finding]:

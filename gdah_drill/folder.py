@@ -13,6 +13,7 @@ exist), a (create, append).
 
 from __future__ import annotations
 
+import base64
 import errno
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from gdah_drill.content import digest, make
 
 Call = Sequence[Any]
 Survey = Mapping[str, Sequence[Any]]
-"""Path to [kind, size, digest or target, mode, mtime_ns]; kinds: file, dir, symlink."""
+"""Path to [kind, size, digest or target, mode, mtime_ns, inode]; kinds: file, dir, symlink."""
 PAGE_BYTES = 4096
 """The kernel hands a large write over in pieces that end at pages: it may have come that far."""
 
@@ -253,7 +254,7 @@ def _patched(data: bytes, new: bytes, offset: int) -> bytes:
 
 
 def _unlike(node: Node, told: Sequence[Any]) -> str:
-    kind, size, what, mode, mtime_ns = told
+    kind, size, what, mode, mtime_ns, _ = told
     if kind != node.kind:
         return f"is a {kind}, should be a {node.kind}"
     if kind == "symlink":
@@ -318,3 +319,16 @@ def _parts(folder: Folder, call: Call) -> Iterator[Folder]:
 def find(candidates: Iterator[Folder], survey: Survey) -> Folder | None:
     """The first that is what was seen."""
     return next((folder for folder in candidates if not folder.difference(survey)), None)
+
+
+def folder_of(adopted: Mapping[str, Sequence[Any]]) -> Folder:
+    """From what a worker adopted: path to ["file", bytes in base 64, inode], ["symlink", target] or ["dir"]."""
+    folder = Folder()
+    inodes: dict[int, int] = {}
+    for number, (path, (kind, *what)) in enumerate(sorted(adopted.items()), 1):
+        node = inodes.setdefault(what[1], number) if kind == "file" else number
+        data = base64.b64decode(what[0]) if kind == "file" else b""
+        folder.nodes.setdefault(node, Node(kind, data, what[0] if kind == "symlink" else ""))
+        folder.names[path] = node
+    folder.last = len(adopted)
+    return folder

@@ -10,6 +10,7 @@ everybody's.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import random
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gdah_drill.folder import Call, Folder, Node, Refused, after, bytes_of, find
+from gdah_drill.folder import Call, Folder, Refused, Survey, after, bytes_of, find, folder_of
 from gdah_drill.hands import Stuck
 from gdah_drill.history import History, Operation, Outcome
 from gdah_drill.private_load import PrivateLoad, Profile, Work
@@ -245,7 +246,7 @@ class Worker:
         )
         found = find(known, survey)
         if found is None:
-            return self._adopt()
+            return self._adopt(survey)
         self.folder, self.uncertain = found, None
         return True
 
@@ -268,8 +269,8 @@ class Worker:
             self.uncertain = ((), 0)
         time.sleep(RETRY_LOOK_S)
 
-    def _adopt(self) -> bool:
-        """What is there is not what may be there. The checker says so; here the work goes on from what there is."""
+    def _adopt(self, survey: Survey) -> bool:
+        """What is there is not what may be there: the checker judges that. Here the work goes on from what there is."""
         assert self._hands is not None
         try:
             self._hands.call("forget")
@@ -277,19 +278,18 @@ class Worker:
         except (EOFError, Stuck, OSError) as error:
             self._failed_look(time.monotonic(), error)
             return False
-        self.folder, self.uncertain = folder_of(tree), None
+        now = time.monotonic()
+        result = {path: _adopted(value, survey[path]) for path, value in tree.items() if path in survey}
+        self._history.operation(self.name, self.mount, "adopt", "", began=now, ended=now, outcome="ok", result=result)
+        self.folder, self.uncertain = folder_of(result), None
         return True
 
 
-def folder_of(tree: dict[str, bytes | str | None]) -> Folder:
-    folder = Folder()
-    for number, (path, value) in enumerate(sorted(tree.items()), 1):
-        kind = "dir" if value is None else "symlink" if isinstance(value, str) else "file"
-        data = value if isinstance(value, bytes) else b""
-        folder.nodes[number] = Node(kind, data, value if isinstance(value, str) else "")
-        folder.names[path] = number
-    folder.last = len(tree)
-    return folder
+def _adopted(value: bytes | str | None, told: Sequence[Any]) -> list[Any]:
+    """As `folder_of` understands it."""
+    if isinstance(value, bytes):
+        return ["file", base64.b64encode(value).decode(), told[5]]
+    return ["dir"] if value is None else ["symlink", value]
 
 
 def _for_hands(call: Call, home: str) -> tuple[Any, ...]:

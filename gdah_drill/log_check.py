@@ -135,7 +135,8 @@ def acknowledged(operations: Iterable[Operation], replayed: Iterable[Replayed]) 
         if saved.data and 0 not in saved.data
     ]
     for operation in operations:
-        if operation.op in ("s-create", "s-edit", "s-save") and operation.outcome == "ok" and operation.content:
+        writing = operation.op in ("s-create", "s-edit", "s-save") and operation.outcome == "ok"
+        if writing and operation.content and not operation.details.get("unlinked"):
             data = bytes_of((operation.content, operation.details["size"]))
             told.append(Acknowledged(operation.n, operation.path, key_of(data), bool(operation.details.get("fsync"))))
     return told

@@ -22,6 +22,7 @@ from gdah_drill.history import (
     IO_ERROR,
     LOST_ACK,
     PEER_ADDED,
+    POWER,
     ROT,
     SLOW,
     STOOD_STILL,
@@ -86,6 +87,14 @@ class Reach:
         began, ended = operation.began, operation.ended
         own = any(f.target == operation.mount and f.fault in DISKS for f in self.during(began, ended, OWN_SLACK_S))
         return own or not self.is_reachable(operation.mount, began, ended)
+
+    def lost_power(self, mount: str, since: float, until: float) -> bool | None:
+        """Whether a server could be reached from SETTLE_S before the mount's disk forgot what was not synced; None: it
+        did not forget."""
+        for fault in self._faults:
+            if fault.fault == POWER and fault.target == mount and since <= fault.began <= until:
+                return self.is_reachable(mount, fault.began - SETTLE_S, fault.began)
+        return None
 
     def was_calm(self, began: float, ended: float) -> bool:
         """Nothing was wrong anywhere for long enough that servers saw each other."""

@@ -26,6 +26,9 @@ LOGS = ("log-0", "log-1")
 MOST_NAMES = 60
 """In the shared folder; above it files are removed rather than made."""
 LARGEST_BYTES = 1 << 20
+CLOSE: tuple[Call, ...] = (("dup", "s", "after"), ("close", "s"), ("links", "after"), ("close", "after"))
+"""Closing an open file and asking whether it still had a name. Who writes to one that another has removed or replaced
+meanwhile writes for himself only, on any file system; with a name it is saved."""
 
 
 class SharedLoad:
@@ -73,15 +76,17 @@ class SharedLoad:
         self, op: str, path: str, batches: Sequence[Any], spec: tuple[str, int], sync: list[Call], **more: Any
     ) -> None:
         details = {"size": spec[1], "fsync": bool(sync), **more.pop("details", {})}
+        if batches[-1].outcome == "ok" and 0 in batches[-1].answers:
+            details["unlinked"] = True
         self._tell(op, path, batches, content=spec[0], details=details, **more)
         if batches[-1].outcome == "fail":
-            self._batch([("forget_one", "s")])  # what was open is closed, with what it holds
+            self._batch([("forget_one", "s"), ("forget_one", "after")])  # closed, with what it holds
 
     # --- writing
 
     def _create(self) -> None:
         path, spec, sync = self._name(), self._spec(), self._maybe_sync()
-        made = self._batch([("open", "s", path, "x"), ("put", "s", spec, 0), *sync, ("close", "s")])
+        made = self._batch([("open", "s", path, "x"), ("put", "s", spec, 0), *sync, *CLOSE])
         self._tell_write("s-create", path, [made], spec, sync)
 
     def _edit(self) -> None:
@@ -92,7 +97,7 @@ class SharedLoad:
             self._batch([("forget_one", "s")])
             return
         before = parse(opened.answers[1])
-        written = self._batch([("cut", "s", 0), ("put", "s", spec, 0), *sync, ("close", "s")])
+        written = self._batch([("cut", "s", 0), ("put", "s", spec, 0), *sync, *CLOSE])
         self._tell_write(
             "s-edit", path, [opened, written], spec, sync, seen=before.content, result=_told(opened.answers[1])
         )

@@ -77,15 +77,15 @@ class DrillCalls(Calls):
             os.close(self._fds.pop(handle, -1))
 
     def survey(self, path: str) -> dict[str, list[Any]]:
-        """Everything under a folder: path to [kind, size, digest or target, mode, mtime_ns]. Errors are raised: what
-        cannot be listed or read is not absent."""
+        """Everything under a folder: path to [kind, size, digest or target, mode, mtime_ns, inode]. Errors are
+        raised: what cannot be listed or read is not absent."""
         found: dict[str, list[Any]] = {}
 
         def look(folder: str, inside: str) -> None:
             for name in sorted(os.listdir(folder)):
                 at, key = os.path.join(folder, name), f"{inside}{name}"
                 state = os.lstat(at)
-                told = [state.st_size, "", state.st_mode & 0o7777, state.st_mtime_ns]
+                told = [state.st_size, "", state.st_mode & 0o7777, state.st_mtime_ns, state.st_ino]
                 if os.path.islink(at):
                     found[key] = ["symlink", told[0], os.readlink(at), *told[2:]]
                 elif os.path.isdir(at):
@@ -125,6 +125,13 @@ class DrillCalls(Calls):
 
     def t_close(self, handle: str) -> None:
         os.close(self._fds.pop(handle))
+
+    def t_dup(self, handle: str, new: str) -> None:
+        self._fds[new] = os.dup(self._fds[handle])
+
+    def t_links(self, handle: str) -> int:
+        """How many names the open file has."""
+        return os.fstat(self._fds[handle]).st_nlink
 
     def t_read(self, path: str) -> str:
         return _digest(self.read(path))

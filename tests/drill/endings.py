@@ -14,7 +14,7 @@ from gdah_drill.final import FinalState, Mount, Server
 from gdah_drill.history import LOAD_ENDED, QUIET, STARTED, History
 from gdah_drill.log_check import CHUNK_BYTES, Key, acknowledged, key_of
 from gdah_drill.replay import replay
-from tests.drill.plain import PlainHands, make_worker
+from tests.drill.plain import PlainHands, Strict, make_worker
 
 AUTHOR = "one-abcdef-01234567"
 
@@ -68,7 +68,7 @@ def rows_of(history: History, tree: dict[str, Any]) -> Rows:
     rows = Rows()
     files = {key_of(data): path for path, data in tree.items() if isinstance(data, bytes) and data}
     done = set()
-    for content in acknowledged(history.operations, [replay("w1", history.operations, lambda _: False)]):
+    for content in acknowledged(history.operations, [replay("w1", history.operations, Strict())]):
         if content.key not in done:
             done.add(content.key)
             version = rows.write(content.key)
@@ -81,7 +81,7 @@ def rows_of(history: History, tree: dict[str, Any]) -> Rows:
 
 def chunks_of(history: History, tree: dict[str, Any]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    told = replay("w1", history.operations, lambda _: False)
+    told = replay("w1", history.operations, Strict())
     data = [saved.data for saved in told.saved] + [value for value in tree.values() if isinstance(value, bytes)]
     for whole in data:
         for start in range(0, len(whole), CHUNK_BYTES):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gdah_drill.generator import Profile, Worker
-from gdah_drill.history import History
+from gdah_drill.history import History, Operation
 from gdah_drill.worker_hands import DrillCalls
 
 Break = Callable[[str, tuple[Any, ...]], Any]
@@ -36,6 +36,16 @@ class PlainHands(DrillCalls):
 
     def close(self) -> None:
         self.forget()
+
+
+class Strict:
+    """A judge for whom nothing excuses anything."""
+
+    def may_refuse(self, operation: Operation) -> bool:
+        return False
+
+    def lost_power(self, mount: str, since: float, until: float) -> bool | None:
+        return None
 
 
 def make_worker(

@@ -8,13 +8,9 @@ import pytest
 
 from gdah_drill import generator
 from gdah_drill.generator import home_of
-from gdah_drill.history import History, Operation
+from gdah_drill.history import History
 from gdah_drill.replay import replay
-from tests.drill.plain import PlainHands, make_worker
-
-
-def never(operation: Operation) -> bool:
-    return False
+from tests.drill.plain import PlainHands, Strict, make_worker
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -26,7 +22,7 @@ def test_a_worker_knows_what_its_folder_holds(tmp_path: Path, seed: int) -> None
     worker.finish()
     assert worker.uncertain is None
     assert worker.folder.difference(PlainHands(tmp_path).survey(home_of("w1"))) == ""
-    told = replay("w1", history.operations, never)
+    told = replay("w1", history.operations, Strict())
     assert told.findings == []
     assert told.uncertain is None
     assert told.folder.tree() == worker.folder.tree()
@@ -42,7 +38,7 @@ def test_a_worker_survives_deaths_of_its_mount(tmp_path: Path, monkeypatch: pyte
     for _ in range(1500):
         worker.step()
     worker.finish()
-    told = replay("w1", history.operations, never)
+    told = replay("w1", history.operations, Strict())
     assert told.findings == []
     assert told.folder.tree() == worker.folder.tree()
     assert sum(operation.outcome == "info" for operation in history.operations) > 30
