@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -12,17 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from gdah_volume.content import ChunkHash
+from gdah_volume.content import ChunkHash, hash_of
 from gdah_volume.errors import Unreachable
+from gdah_volume.findings import Report
+from gdah_volume.fsck import check_replica
 from gdah_volume.ids import ServerId
+from gdah_volume.needed import needed
 from gdah_volume.snapshot_file import SnapshotFile, SnapshotHeader, frame_of
 from gdah_volume.stamps import Stamp
 from gdah_volume.wire import PROTOCOL
 from mountfs import tool, tool_fsck
+from tests.foldkit import Client
 from tests.offline.conftest import told
 from tests.offline.folders import BIG, Folder, fill
 from tests.offline.test_export import chunk_file, damage
+from tests.test_replica_order import TEXTS, Program, deliver
 
 
 class Twin:
@@ -330,3 +338,39 @@ def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert fsck(tmp_path, capsys=capsys)[0] == 2
     assert tool.main(["fsck", "--cache-dir", str(tmp_path / "nowhere")]) == 2
     assert tool.main(["fsck", str(tmp_path), "--data", str(tmp_path)]) == 2
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 1 << 32), steps=st.integers(5, 60), stable=st.floats(0, 1))
+def test_what_conflicts_leave_is_sound(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, steps: int, stable: float
+) -> None:
+    """Merged folders, forks, late and re-stamped operations, pending ones on top, a stable point, a pruned log."""
+    check_random(tmp_path_factory.mktemp("random"), seed, steps, stable)
+
+
+def check_random(top: Path, seed: int, steps: int, stable: float) -> None:
+    rng = random.Random(seed)
+    program = Program(rng, 3)
+    with Folder(top / "data") as folder:
+        for _ in range(steps):
+            program.step()
+        rng.shuffle(program.arrivals)
+        deliver(folder.replica, program.arrivals, rng)
+        if seed % 2:
+            clocks = sorted(at.clock for _, at in program.log.values())
+            at = Stamp(clocks[int(stable * (len(clocks) - 1))] if clocks else 0, ServerId("s9"))
+            with folder.database.transaction():
+                folder.replica.stabilise(at)
+                if seed % 4 == 1:
+                    folder.replica.prune(before_time_ns=1 << 62, up_to_position=rng.randrange(steps))
+        if seed % 3 == 0:
+            op = program.make(Client("me", folder.replica.tree))
+            if op is not None:
+                with folder.database.transaction():
+                    folder.replica.add_pending(op, strict=False)
+        for name in needed(folder.database):
+            data = next(text.encode() for text in TEXTS if text and hash_of(text.encode()) == name)
+            folder.chunks.put_named(name, data)
+    report = check_replica(folder.place, Report(), lambda _: None, is_server=True).report
+    assert [finding.line() for finding in report.damages] == []
