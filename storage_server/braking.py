@@ -9,13 +9,16 @@ Threading: the event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from gdah_volume.brake import SHARE_FROM, BrakeLimits, Burst
 from gdah_volume.errors import HeldByBrake
+from gdah_volume.ids import device_of
+from gdah_volume.operations import Operation, Rmdir, Unlink
 
 SOURCES_MAX = 1024
 CONFIRMED_S = 300.0
@@ -79,3 +82,30 @@ class Brakes:
             "refused": sum(source.refused for source in refused.values()),
             "sources": {name: {"refused": source.refused, "why": source.why} for name, source in refused.items()},
         }
+
+
+class Deletions:
+    """How many names each device removed within the last minute, as far as it arrived here; to be looked at. It tells
+    of a mount that has no brake, too."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._seconds: deque[tuple[int, Counter[str]]] = deque()
+
+    def note(self, ops: Iterable[Operation]) -> None:
+        removed = Counter(device_of(op.id) for op in ops if isinstance(op, Unlink | Rmdir))
+        if removed:
+            now = int(self._monotonic())
+            if self._seconds and self._seconds[-1][0] == now:
+                self._seconds[-1][1].update(removed)
+            else:
+                self._seconds.append((now, removed))
+                self._forget()
+
+    def _forget(self) -> None:
+        while self._seconds and self._seconds[0][0] <= self._monotonic() - 60:
+            self._seconds.popleft()
+
+    def last_minute(self) -> dict[str, int]:
+        self._forget()
+        return dict(sum((removed for _, removed in self._seconds), Counter[str]()))

@@ -34,6 +34,7 @@ def volume_status(volume: Volume) -> dict[str, Any]:
         "shown_late": volume.showing.waits.late,
         "locks": volume.locks.service.figures(),
         **{key: figures() for key, figures in volume.care.items()},
+        "deletions_last_minute": volume.deletions.last_minute(),
         "trouble": volume.trouble,
         "free_bytes": volume.free_bytes,
         "busy": round(volume.busy, 3),

@@ -22,6 +22,7 @@ from gdah_volume.errors import GdahError, NoSpace, StorageFailed
 from gdah_volume.ids import Author, Epoch, ServerId, VolumeName, new_author, new_client_id
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import PROTOCOL, SILENCE_LIMIT_S, Ack, Beat, Entry, Submit, Welcome, encode
+from storage_server.braking import Deletions
 from storage_server.feeds import Feeds, Subscription
 from storage_server.incoming import Incoming
 from storage_server.lock_lanes import LockLanes
@@ -68,6 +69,7 @@ class Volume:
         self.readers = parts.readers
         self.membership = membership
         self.monotonic = monotonic
+        self.deletions = Deletions(monotonic)
         self.figures = parts.store.figures()
         self.trouble = ""
         self.free_bytes = 0
@@ -151,6 +153,7 @@ class Volume:
         self.replication.head = outcome.figures.head
         if outcome.published:
             self.feeds.publish(outcome.published)
+            self.deletions.note(published.entry.op for published in outcome.published)
             self.replication.published(outcome.published, now)
         self.feeds.head = outcome.figures.head  # a snapshot moves it, and publishes nothing
         stamped: list[tuple[Submission, Stamped | Exception]] = []

@@ -3,6 +3,7 @@
 import * as files from "/page/files.js";
 import { $, ask, counted, make, moment, named, number, question, t, tell } from "/page/words.js";
 
+const FOLDERS_MAX = 5;
 let shown = "";
 let busy = false;
 
@@ -19,7 +20,7 @@ export function draw(held) {
   if (rest > 0) detail.push(t("brake.more", { changes: counted("changes", rest) }));
   if (held.bringing_back) detail.push(t("brake.busy"));
   $("brake-detail").textContent = detail.join(" ");
-  const list = (held.folders ?? []).map(({ path, deletions }) => make("li", {}, path ? named(path) : t("brake.top"), `: ${number(deletions)}`));
+  const list = (held.folders ?? []).slice(0, FOLDERS_MAX).map(({ path, deletions }) => make("li", {}, path ? named(path) : t("brake.top"), `: ${number(deletions)}`));
   $("brake-folders").replaceChildren(...list);
   for (const button of ["brake-confirm", "brake-discard"]) $(button).disabled = busy || held.bringing_back;
 }

@@ -142,3 +142,4 @@ def test_a_burst_of_deletions_by_path_is_refused_until_it_is_confirmed(
     assert cluster.http.post(server.url + "/push_change", json=gone).json() == {"status": "ok"}
     assert list(server.full_state()) == ["b"]
     assert cluster.http.get(brake).json()["sources"].keys() == {"127.0.0.1"}
+    assert server.volume()["deletions_last_minute"] == {server.status()["server"]: 6}
