@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from gdah_volume.chunk_reading import ChunkReader
 from gdah_volume.content import ChunkHash
 from gdah_volume.database import Database
 from gdah_volume.errors import GdahError
@@ -25,7 +26,7 @@ from gdah_volume.findings import Report
 from gdah_volume.fsck import Checked, check_replica
 from gdah_volume.fsck_chunks import ChunkCheck
 from gdah_volume.fsck_log import NO_OPERATION
-from gdah_volume.fsck_repair import NotMended, quarantine, replace_database
+from gdah_volume.fsck_repair import NotMended, in_use, quarantine, replace_database
 from gdah_volume.layout import MOUNT_CACHE, MOUNT_DIRTY, MOUNT_JOURNALS, Place
 from gdah_volume.operations import Operation, check_operation, chunks_in, from_json
 from gdah_volume.reading import reading, salvaged
@@ -42,20 +43,24 @@ _FEEDS = "feed:"
 
 
 def check_mount(place: Place, progress: Progress) -> Checked:
+    running = in_use(place)
     report = Report(instead={"tree": "mirror", "log": "mirror", "chunks": "nothing"})
     checked = check_replica(place, report, progress, is_server=False)
     checked.chunks.files(place.folder / MOUNT_DIRTY, "nothing")
     if not report.needs("database"):
         with reading(place.database) as database:
             try:
-                _check_change_log(database, checked)
+                _check_change_log(database, checked, place)
             except sqlite3.Error as error:
                 report.damage("changelog.unreadable", f"the change log cannot be read: {error}", "nothing", _BY_HAND)
     for path in sorted((place.folder / MOUNT_JOURNALS).glob("*.journal")):
         progress("journals of open files")
-        _check_journal(path, checked)
-    cached = ChunkCheck(report, progress)
+        _check_journal(path, report, checked.chunks, running=running)
+    about_cache = Report() if running else report  # its files are written in place
+    cached = ChunkCheck(about_cache, progress)
     cached.files(place.folder / MOUNT_CACHE, "cache")
+    for finding in about_cache.damages if running else ():
+        report.note(finding.name, finding.what, "the mount may be writing it; look again when it is unmounted")
     checked.chunks.strangers += cached.strangers
     checked.chunks.bad_files |= cached.bad_files
     report.facts |= {"chunks": len(checked.chunks.good) + len(cached.good), "cached_chunks": len(cached.good)}
@@ -72,7 +77,7 @@ def _change_log(database: Database) -> list[tuple[int, str, int]]:
     return [(n, op, size) for n, op, size in database.rows("SELECT number, id, bytes FROM change_log ORDER BY number")]
 
 
-def _check_change_log(database: Database, checked: Checked) -> None:
+def _check_change_log(database: Database, checked: Checked, place: Place) -> None:
     report = checked.report
     pending = dict(database.rows("SELECT id, operation FROM operations WHERE clock >= ?", (PENDING_CLOCK,)))
     known = set()
@@ -89,7 +94,7 @@ def _check_change_log(database: Database, checked: Checked) -> None:
             )
             continue
         here = sum({c.hash: c.length for c in chunks_in(op) if c.hash in checked.chunks.good}.values())
-        if here < size:
+        if here < size and _is_short(place, op, size):
             words = f"{size - here} of {size} unsent bytes of {name} are not here in good health"
             report.damage("changelog.content", words, "nothing", _BY_HAND)
     for name in sorted(pending.keys() - known):
@@ -100,34 +105,51 @@ def _check_change_log(database: Database, checked: Checked) -> None:
     report.facts["not_everywhere"] = len(known)
 
 
+def _is_short(place: Place, op: Operation, size: int) -> bool:
+    """Looks once more: of a mount that runs, content may have come or gone on since its files were read."""
+    with reading(place.database) as now:
+        reader = ChunkReader((place.folder / MOUNT_DIRTY,), now)
+        here = sum({c.hash: c.length for c in chunks_in(op) if reader.read(c.hash)[0] is not None}.values())
+    with reading(place.database) as now:
+        sql = "SELECT 1 FROM change_log c JOIN operations o ON o.id = c.id WHERE c.id = ? AND o.clock >= ?"
+        return here < size and now.row(sql, (op.id, PENDING_CLOCK)) is not None
+
+
 # --- journals
 
 
-def _check_journal(path: Path, checked: Checked) -> None:
-    report = checked.report
+def _check_journal(path: Path, report: Report, chunks: ChunkCheck, *, running: bool) -> None:
+    """While the mount runs its journals change as they are read, so what looks wrong then is said as a note."""
+
+    def damage(name: str, words: str) -> None:
+        if running:
+            report.note(name, words, "the mount is writing it; look again when it is unmounted")
+        else:
+            report.damage(name, words, "nothing", _BY_HAND)
+
     try:
+        raw = path.read_bytes()
         journal = Journal(os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0, _NOBODY)
+    except FileNotFoundError:
+        return
     except OSError as error:
-        report.damage("journal.unreadable", f"{path} cannot be read: {error.strerror}", "nothing", _BY_HAND)
+        damage("journal.unreadable", f"{path} cannot be read: {error.strerror}")
         return
     try:
         found, end = journal.scan()
-        raw = path.read_bytes()
         if not found and not any(raw[:HEADER_BYTES]):
             return  # not in use
         if not found and len(raw) >= HEADER_BYTES and not journal.began:
-            report.damage("journal.head", f"{path}: the first record is damaged", "nothing", _BY_HAND)
+            damage("journal.head", f"{path}: the first record is damaged")
             return
         later = journal.next_record(raw, end)
         if later is not None:
-            words = f"{path}: what was written at {end} is damaged, and more follows at {later}"
-            report.damage("journal.gap", words, "nothing", _BY_HAND)
+            damage("journal.gap", f"{path}: what was written at {end} is damaged, and more follows at {later}")
         for name in _sealed_in(journal, found):
-            if name not in checked.chunks.good:
-                words = f"{path} names chunk {name.hex()[:16]}, which is not here in good health"
-                report.damage("journal.content", words, "nothing", _BY_HAND)
+            if name not in chunks.good:
+                damage("journal.content", f"{path} names chunk {name.hex()[:16]}, which is not here in good health")
     except (GdahError, OSError, msgspec.MsgspecError) as error:
-        report.damage("journal.record", f"{path}: {error}", "nothing", _BY_HAND)
+        damage("journal.record", f"{path}: {error}")
     finally:
         journal.close()
 

@@ -131,6 +131,10 @@ def test_a_flush_that_waits_returns_when_every_server_has_everything(new_cluster
             assert b.url.encode() in told.read_bytes()
             a.kill9()
             hands.write("later", b"on no server")
+            hands.write("later, large", os.urandom(200_000))
+            code, said = gdah("fsck", "--cache-dir", mount.cache)  # beside the mount that runs
+            assert (code, "it is in use" in said) == (0, True), said
+            assert gdah("fsck", "--cache-dir", mount.cache, "--repair")[0] == 2
             wait_until(lambda: b"only on this device" in told.read_bytes(), "it says so", 20)
             assert flush.poll() is None
             a.start()
