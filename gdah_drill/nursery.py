@@ -7,6 +7,7 @@ once. Programs that a test starts by their command line are not started here.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -64,6 +65,14 @@ class Nursery:
             start_new_session=True,
         )
         theirs.close()
+        self._socket = ours
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """It ends when nobody asks any more; what it started goes on."""
+        self._stream.close()
+        self._socket.close()
+        self._process.wait(10)
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         with self._lock:

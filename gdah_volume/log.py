@@ -186,9 +186,12 @@ class Log:
         self._dirty |= save
 
     def prune(self, before_time_ns: int, up_to_position: int) -> int:
-        """Forget stable operations that are old and were read by everyone; that they were held stays known."""
-        where = "position <= ? AND at < ? AND (clock, server) <= (?, ?)"
-        values = (up_to_position, time_for_people(before_time_ns), self.stable.clock, self.stable.server)
+        """Forget stable operations that are old and were read by everyone; that they were held stays known. Old by the
+        author's clock and by that of the server that stamped it: history and trash of a device that believes to live in
+        1970 would have no retention otherwise."""
+        where = "position <= ? AND at < ? AND clock < ? AND (clock, server) <= (?, ?)"
+        before_us = before_time_ns // 1000
+        values = (up_to_position, time_for_people(before_time_ns), before_us, self.stable.clock, self.stable.server)
         count, last = self._db.row(f"SELECT count(*), max(position) FROM operations WHERE {where}", values) or (0, 0)
         if not count:
             return 0

@@ -296,8 +296,8 @@ class Replica:
         self._engine.prepare()
 
     def prune(self, *, before_time_ns: int, up_to_position: int) -> int:
-        """Delete stable operations that were made before a time (of their authors) and lie at or below a position that
-        everybody has read. The tree stays. Returns how many."""
+        """Delete stable operations that were made before a time (by the clocks of their authors and of the servers that
+        stamped them) and lie at or below a position that everybody has read. The tree stays. Returns how many."""
         return self._log.prune(before_time_ns, up_to_position)
 
     # --- snapshots

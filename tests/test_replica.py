@@ -307,6 +307,16 @@ def test_late_insertion_still_works_after_the_stable_point_moved(replica: Replic
     assert rows_of(replica) == sorted_fold(log).rows
 
 
+def test_the_history_of_a_device_whose_clock_is_years_behind_is_kept_as_long_as_any(replica: Replica, client: Client):
+    for n in range(3):
+        accept(replica, client.create(f"f{n}", "x"), 1_000_000 + n)
+    with replica.database.transaction():
+        replica.stabilise(stamp(2_000_000))
+        assert all(op.time_ns < 500_000_000 for _, _, op in replica.entries_after(0, 10)), "made in 1970"
+        assert replica.prune(before_time_ns=500_000_000, up_to_position=100) == 0, "stamped after that all the same"
+        assert replica.prune(before_time_ns=1_100_000_000, up_to_position=100) == 3
+
+
 def test_pruning_forgets_old_operations_and_nothing_else(replica: Replica, client: Client):
     ops = [client.create(f"f{n}", "x") for n in range(10)]
     for n, op in enumerate(ops):
