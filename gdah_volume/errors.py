@@ -225,6 +225,12 @@ class Unreachable(Unavailable):
     http_status = 502
 
 
+class Retired(Unavailable):
+    """This server is no member of the volume any more, for good."""
+
+    http_status = 410
+
+
 class ContentUnavailable(Unavailable):
     pass
 

@@ -60,6 +60,8 @@ class Replica:
         self.tree = Tree(self.store)
         self._log = Log(database)
         self._engine = Engine(database, self.store, self._log)
+        self.void: frozenset[str] = frozenset()
+        """Servers whose stamps give way to any other that a server tells of the same operation (see `accept`)."""
 
     # --- what it holds
 
@@ -147,7 +149,7 @@ class Replica:
                     late[op.id] = (op, stamp, late[op.id][2])
                 continue
             known = self._log.stamp_of(op.id)
-            if known is not None and known <= stamp:
+            if known is not None and known <= stamp and not self._gives_way(known, stamp):
                 continue
             if stamp <= self._log.stable:
                 raise OutOfOrder(f"{op.id}: stamp {stamp.clock} is not above the stable point {self._log.stable.clock}")
@@ -158,6 +160,9 @@ class Replica:
         if late:
             self._insert_late(list(late.values()))
         return self._changes()
+
+    def _gives_way(self, known: Stamp, stamp: Stamp) -> bool:
+        return known.server in self.void and self._log.stable < known < stamp
 
     def _insert_late(self, entries: list[tuple[Operation, Stamp, Stamp | None]]) -> None:
         new: dict[Order, Operation] = {}

@@ -26,6 +26,7 @@ from websockets.uri import parse_uri
 from gdah_volume.errors import (
     BadMessage,
     GdahError,
+    Retired,
     Unauthorized,
     UnknownVolume,
     Unreachable,
@@ -123,6 +124,7 @@ class Dialler:
             try:
                 self._converse()
             except (GdahError, OSError, WebSocketException) as error:
+                self.health.is_retired |= isinstance(error, Retired)
                 self._failed(str(error) or type(error).__name__)
             except Exception as error:
                 log.exception("link failed url=%s", self.url)
@@ -147,6 +149,7 @@ class Dialler:
         try:
             welcome, rest = self._greet(connection)
             self.health.connected = True
+            self.health.is_retired = False
             connection.forgive_silence(time.monotonic())
             self._connection = connection
             welcomed = True
@@ -282,6 +285,7 @@ class Dialler:
         health.free_bytes = beat.free_bytes
         health.busy = beat.busy
         health.trouble = beat.trouble
+        health.retired = beat.retired
         if beat.echo_us:
             latency_ms = max(0.0, time.monotonic_ns() // 1000 - beat.echo_us) / 1000
             seen = health.latency_ms

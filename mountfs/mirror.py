@@ -138,6 +138,11 @@ class Mirror:
 
     # --- feeding
 
+    def stamps_are_void(self, retired: set[ServerId]) -> None:
+        """What those servers stamped is stamped anew by the others, where they did not have it."""
+        with self.lock:
+            self.replica.void |= retired
+
     def feed(self, server: ServerId, epoch: Epoch) -> FeedState:
         """What is known of a server's log; a new epoch of a server is a new log."""
         state = FeedState(server, epoch)

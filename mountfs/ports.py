@@ -249,6 +249,10 @@ class ServerHealth:
     """As of the same beat."""
     trouble: str = ""
     """Why the server cannot store anything now; empty: it can."""
+    is_retired: bool = False
+    """It says that it is no member any more."""
+    retired: tuple[tuple[ServerId, str], ...] = ()
+    """Servers that it says are no members any more, with their URLs."""
 
 
 class ServerLink(Protocol):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gdah_volume.errors import GdahError, InvalidArgument, NotFound, Unreachable
+from gdah_volume.ids import DEFAULT_VOLUME
 from gdah_volume.settings import read_token
 from mountfs import mountpoint, registry, tool_flush, tool_offline, tool_up
 from mountfs.registry import MountRecord
@@ -77,6 +78,13 @@ def parser() -> argparse.ArgumentParser:
     decision.add_argument("--discard", action="store_true", help="they are not: bring the files back")
     unmount = _command(commands, "unmount", unmount_of, "hand over, say what is still only here, unmount")
     unmount.add_argument("--force", action="store_true", help="end a mount that does not answer; nothing is lost")
+    retire = commands.add_parser("retire", help="take a server out of a volume for good")
+    retire.add_argument("target", metavar="URL_OR_ID", help="the server that goes")
+    retire.add_argument("--server", required=True, metavar="URL", help="one that stays")
+    retire.add_argument("--volume", default=DEFAULT_VOLUME, metavar="NAME", help="(default %(default)s)")
+    retire.add_argument("--force", action="store_true", help="also the only other one that has everything")
+    retire.add_argument("--token-file", metavar="FILE", default=os.environ.get("GDAH_TOKEN_FILE"))
+    retire.set_defaults(run=retire_of)
     up = commands.add_parser("up", help="two servers and a mount on this machine, until Ctrl-C")
     up.add_argument("--dir", default="./test_chamber", metavar="DIR", help="the folder (default ./test_chamber)")
     up.add_argument("--data", default=".gdah", metavar="DIR", help="where servers and cache keep theirs (.gdah)")
@@ -325,6 +333,14 @@ def _take_away(path: Path, record: MountRecord | None) -> int:
     mountpoint.unmount(path, lazy=True)
     registry.unregister(path)
     print(f"{path} is unmounted; its mount had died, and what it had not handed over goes on with the next mount")
+    return OK
+
+
+def retire_of(flags: argparse.Namespace) -> int:
+    from mountfs import tool_retire  # noqa: PLC0415 - of no use to the others
+
+    tool_retire.retire(flags.server, flags.volume, flags.target, read_token(flags.token_file), force=flags.force)
+    print(f"{flags.target} is retired: nobody waits for it any more; what only it has is taken over when it comes back")
     return OK
 
 

@@ -73,6 +73,8 @@ class Upstream:
         self._reviewed_at = float("-inf")
         self._turn_wanted_at: float | None = None
         self._members = 0
+        self._ids: dict[str, str] = {}
+        """Of the servers that were met, by URL."""
         self._beats = threading.Condition()
         self._beat_count = 0
         self._caught_up = False
@@ -114,8 +116,15 @@ class Upstream:
 
     @property
     def of(self) -> int:
-        """How many servers there are."""
-        return max(self._members, len(self._servers))
+        """How many servers there are: the members, and those we were told of that may be some."""
+        return max(self._members, sum(not self._is_retired(url, health) for url, health in self._servers))
+
+    def _is_retired(self, url: str, health: ServerHealth) -> bool:
+        """It says so itself, or another one does, by its id (if it was ever met) or its URL."""
+        if health.is_retired:
+            return True
+        gone = {word for _, other in self._servers for pair in other.retired for word in pair}
+        return url in gone or self._ids.get(url) in gone
 
     @property
     def url(self) -> str | None:
@@ -175,6 +184,7 @@ class Upstream:
         if session is None or session.link is not link:
             return  # a server that was given up; the one in use will say it, too
         session.answered_at = self._monotonic()
+        self._members = of
         self.sending.answered(self._outbox.record(op))
         self._outbox.acknowledge(op, copies, of)
         if self._outbox.first_to_send() is not None:
@@ -279,6 +289,8 @@ class Upstream:
     def _came_up(self, link: ServerLink, welcome: Welcome) -> None:
         self._up[link.url] = (link, welcome)
         self._members = len(welcome.members)
+        self._ids[link.url] = welcome.server
+        self._mirror.stamps_are_void({server for server, _ in welcome.retired})
         self._review()
 
     def _went_down(self, link: ServerLink, reason: str) -> None:

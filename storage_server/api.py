@@ -20,6 +20,7 @@ from storage_server.served import Served
 from storage_server.snapshots import frames
 from storage_server.status import not_ready, server_status, volume_status
 
+TARGET_MAX_CHARS = 300
 OCTETS = "application/octet-stream"
 
 
@@ -102,6 +103,20 @@ def _volumes(router: APIRouter, served: Served) -> None:
     async def volumes() -> Response:
         """The names of the volumes that are kept here."""
         return AnyTextJSON({"volumes": list(served.volumes)})
+
+    @router.post("/v1/volumes/{volume}/retire", tags=["volumes"])
+    async def retire(
+        volume: str,
+        url: Annotated[str, Query(max_length=TARGET_MAX_CHARS)] = "",
+        server: Annotated[str, Query(max_length=TARGET_MAX_CHARS)] = "",
+        force: Annotated[int, Query(ge=0, le=1)] = 0,
+    ) -> Response:
+        """Take another server out of the volume for good, by its URL or id: nobody waits for it any more, and what only
+        it has is taken over when it comes back. `force=1`: also the only other one that has everything."""
+        if bool(url) == bool(server):
+            raise BadMessage("say which server: url=URL or server=ID")
+        gone = await served.volume(volume).retiring.retire(url or server, force=bool(force))
+        return AnyTextJSON({"retired": gone})
 
     @router.post("/v1/volumes/{volume}/scrub", tags=["volumes"])
     async def scrub(volume: str) -> Response:

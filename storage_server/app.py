@@ -116,8 +116,9 @@ class Application:
         self._databases.append(reader)
         chunks = ChunkStore(folder / VOLUME_CHUNKS, database, lock=lock, reader=reader)
         store = VolumeStore(database, chunks, monotonic=time.monotonic)
-        urls, retired = store.members()
-        membership = Membership(store.server, self.config.own_url, self.config.peers, urls, retired)
+        urls, replaced = store.members()
+        own_url, peers = self.config.own_url, self.config.peers
+        membership = Membership(store.server, own_url, peers, urls, replaced, dict(store.retired))
         parts = VolumeParts(name, store, chunks, Readers(database, chunks), lock)
         volume = Volume(parts, membership, self._transfer, self._fatal, COUNTS.repaired)
         volume.dial = lambda url: self._dial(volume, url)

@@ -17,10 +17,11 @@ from gdah_volume.errors import (
     BadMessage,
     GdahError,
     OutOfOrder,
+    Retired,
     UnknownVolume,
     Unreachable,
 )
-from gdah_volume.ids import check_author, check_op_id, check_server_id, check_volume
+from gdah_volume.ids import ServerId, check_author, check_op_id, check_server_id, check_volume
 from gdah_volume.lock_messages import LockAgain, LockAsk, LockBeat, LockClaim, LockClients, LockGiven
 from gdah_volume.operations import chunks_in
 from gdah_volume.wire import (
@@ -52,6 +53,7 @@ from storage_server.metrics import COUNTS
 from storage_server.outlets import QueuedOutlet
 from storage_server.ports import Submission, Watcher
 from storage_server.replication import FOREVER
+from storage_server.volume_store import retired_words
 from storage_server.volumes import Volume
 
 log = logging.getLogger("storage_server")
@@ -140,8 +142,17 @@ class LaneConversation:
         self.drop(Unreachable(reason))
 
     @property
+    def _is_retired(self) -> bool:
+        """A server that is no member any more, and may have what nobody else has."""
+        return self.server is not None and self.server in self.volume.membership.retired
+
+    @property
     def is_peer(self) -> bool:
         return self._hello is not None and self._hello.role == "server"
+
+    @property
+    def server(self) -> ServerId | None:
+        return self._hello.server if self._hello is not None else None
 
     def drop(self, error: GdahError) -> None:
         """End it from our side, for this reason."""
@@ -196,6 +207,7 @@ class LaneConversation:
                 raise OutOfOrder(f"{type(message).__name__} before Hello")
             await self._greet(message)
             return
+        self._check_allowed(message)
         match message:
             case Beat():
                 self._beat(message)
@@ -223,11 +235,18 @@ class LaneConversation:
             case _:
                 raise OutOfOrder(f"{type(message).__name__} is not for a dialler to say now")
 
+    def _check_allowed(self, message: Message) -> None:
+        """Raises Retired for what a retired server has no right to any more."""
+        if self._is_retired and not isinstance(message, Beat | Offer | Handover):
+            raise Retired(retired_words(self.server or self.volume.server))
+
     async def _greet(self, hello: Hello) -> None:
         check_protocol(hello.protocol, f"the {hello.role}")
         if check_volume(hello.volume) != self.volume.name:
             raise UnknownVolume(f"this lane is for volume {self.volume.name}, not {hello.volume}")
         check_author(hello.author)
+        if self.volume.membership.is_retired:
+            raise Retired(retired_words(self.volume.server))
         your_cursor = 0
         if hello.role == "server":
             your_cursor, _ = await self._greet_peer(hello)
@@ -245,6 +264,8 @@ class LaneConversation:
         server, epoch = check_server_id(hello.server), hello.epoch
         if server == self.volume.server:
             raise BadMessage(f"this is server {server} itself: a --peer of it leads back to it")
+        if server in self.volume.membership.retired:
+            return 0, ""  # our Welcome says so; it hands over what nobody else has
         url = ""
         if hello.url:
             url = check_url(hello.url)
@@ -259,6 +280,7 @@ class LaneConversation:
         volume = self.volume
         read = 0
         if self._hello.server is not None:
+            volume.retiring.heard(beat.retired)
             volume.replication.beat(self._hello.server, beat, "in", volume.monotonic())
             peer = volume.replication.peers.get(self._hello.server)
             read = peer.cursor if peer is not None else 0
@@ -333,6 +355,7 @@ class LaneConversation:
             raise OutOfOrder("Submit before Hello")
         if message.floor.clock < 0:
             raise BadMessage("a floor below zero")
+        self._check_allowed(message)
         submission = Submission(
             op=message.op,
             floor=message.floor,
@@ -388,7 +411,8 @@ class LaneConversation:
     async def _handed_over(self, message: Handover) -> None:
         head = self.volume.figures.head
         if message.entries:
-            head = await self.volume.hand_over(message.entries, by_mount=not self.is_peer)
+            by_member = self.is_peer and not self._is_retired
+            head = await self.volume.hand_over(message.entries, by_mount=not self.is_peer, by_member=by_member)
         if message.last:
             self._outlet.send(encode(HandedOver(head=head)))
 

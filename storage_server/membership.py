@@ -2,7 +2,9 @@
 
 Pure bookkeeping of server ids and URLs, kept in the volume's database by whoever owns that. A server is known by its
 id; a URL says where it can be dialled. When another id answers at the URL of a member, that member is gone (its disk
-was emptied or replaced) and RETIRED: the new one takes its place. Threading: the event loop.
+was emptied or replaced) and REPLACED: the new one takes its place, unless it is heard elsewhere. One that a person took
+out is RETIRED for good: that travels from server to server and never ends; with a new id the machine may come again.
+Threading: the event loop.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class Membership:
     configured: tuple[str, ...]
     urls: dict[ServerId, str] = field(default_factory=dict)
     """Members but for ourselves."""
-    retired: set[str] = field(default_factory=set)
+    replaced: set[str] = field(default_factory=set)
+    retired: dict[ServerId, str] = field(default_factory=dict)
+    """With the URL of each ('': unknown). Only grows."""
 
     def start(self) -> tuple[str, ...]:
         """The URLs to dial at first."""
@@ -40,13 +44,13 @@ class Membership:
 
     def answered(self, server: ServerId, url: str) -> News:
         """The server that we dialled at `url` says that it is `server`."""
-        if server == self.own:
+        if server == self.own or server in self.retired:
             return News()
         gone = [other for other, there in self.urls.items() if other != server and there == url and url]
         for other in gone:
             del self.urls[other]
-            self.retired.add(other)
-        self.retired.discard(server)
+            self.replaced.add(other)
+        self.replaced.discard(server)
         new = server not in self.urls
         changed = new or bool(gone) or self.urls[server] != url
         if new or url in self.configured or self.urls[server] not in self.configured:
@@ -55,13 +59,13 @@ class Membership:
 
     def called(self, server: ServerId, url: str) -> News:
         """A server dialled us and says where it can be reached ('': it does not know)."""
-        if server == self.own or server in self.urls or len(self.urls) >= MEMBERS_MAX:
+        if server == self.own or server in self.urls or server in self.retired or len(self.urls) >= MEMBERS_MAX:
             return News()
         if url and url in self.urls.values():
             # It says that it sits where we know another: our own call there decides who is right.
             return News(dial=(url,))
         self.urls[server] = url
-        self.retired.discard(server)
+        self.replaced.discard(server)
         return News(added=(server,), dial=(url,) if url else (), changed=True)
 
     def told(self, members: Iterable[tuple[ServerId, str]]) -> News:
@@ -69,7 +73,7 @@ class Membership:
         added: list[ServerId] = []
         dial: list[str] = []
         for server, url in members:
-            known = server == self.own or server in self.urls or server in self.retired
+            known = server == self.own or server in self.urls or server in self.replaced or server in self.retired
             if known or not url or url == self.own_url or url in self.urls.values() or len(self.urls) >= MEMBERS_MAX:
                 continue
             if url in self.configured:
@@ -78,6 +82,30 @@ class Membership:
             added.append(server)
             dial.append(url)
         return News(added=tuple(added), dial=tuple(dial), changed=bool(added))
+
+    def find(self, target: str) -> ServerId | None:
+        """The member, or the retired one, with that id or URL."""
+        wanted = target.rstrip("/")
+        for known in (self.urls, self.retired):
+            for server, url in known.items():
+                if wanted in (server, url.rstrip("/")):
+                    return server
+        return None
+
+    def retire(self, server: ServerId, url: str) -> str:
+        """It is a member no more; the URL it had."""
+        url = self.urls.pop(server, "") or url
+        if url or server not in self.retired:
+            self.retired[server] = url
+        return url
+
+    def is_expected(self, url: str) -> bool:
+        """A configured URL at which some server should be, as nobody is retired that sat there."""
+        return url not in self.retired.values()
+
+    @property
+    def is_retired(self) -> bool:
+        return self.own in self.retired
 
     def listed(self) -> tuple[tuple[ServerId, str], ...]:
         """For a Welcome: all, ourselves included."""

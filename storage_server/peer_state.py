@@ -105,8 +105,9 @@ class Peer:
         self.sequencer = None
         self.leases.clear()
 
-    def told(self, beat: Beat, lane: str, now: float) -> None:
-        """A beat from it. `echo_us` is our clock when we sent what it has heard last on this lane."""
+    def told(self, beat: Beat, lane: str, now: float, *, agrees: bool = True) -> None:
+        """A beat from it. `echo_us` is our clock when we sent what it has heard last on this lane. `agrees`: it knows
+        of every server that we know to be retired; before, it may still take over what such a one stamps."""
         self.head = max(self.head, beat.head)
         self.operations, self.digest, self.free_bytes = beat.operations, beat.digest, beat.free_bytes
         self.trouble = beat.trouble
@@ -117,7 +118,7 @@ class Peer:
             until = beat.echo_us / 1e6 + SILENCE_LIMIT_S - LEASE_MARGIN_S
             self.leases[lane] = max(self.leases.get(lane, 0.0), min(until, now + SILENCE_LIMIT_S))
         self.clock_us = max(self.clock_us, beat.promise)
-        if beat.promise and self.out_up:  # else our cursor may be one of an epoch of its that is over
+        if beat.promise and self.out_up and agrees:  # else our cursor may be one of an epoch of its that is over
             self.promises.append((beat.head, beat.promise))
             del self.promises[:-PROMISES_KEPT]
             self._confirm()
@@ -126,6 +127,11 @@ class Peer:
         self.cursor = max(self.cursor, position)
         self.head = max(self.head, position)
         self._confirm()
+
+    def hold_back(self, clock: int) -> None:
+        """What it promised counts up to there, until it promises anew."""
+        self.promises.clear()
+        self.confirmed = min(self.confirmed, clock)
 
     def _confirm(self) -> None:
         while self.promises and self.promises[0][0] <= self.cursor:

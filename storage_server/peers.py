@@ -22,8 +22,9 @@ from gdah_volume.errors import (
     Unreachable,
     from_code,
 )
-from gdah_volume.ids import Epoch, ServerId, check_server_id
+from gdah_volume.ids import Epoch, OpId, ServerId, check_server_id
 from gdah_volume.lock_messages import LockAgain, LockBeat, LockRecall, LockTold
+from gdah_volume.stamps import PENDING_CLOCK, Stamp
 from gdah_volume.wire import (
     BEAT_INTERVAL_S,
     MESSAGE_MAX_BYTES,
@@ -35,6 +36,7 @@ from gdah_volume.wire import (
     Failed,
     Feed,
     HandedOver,
+    Handover,
     Hello,
     Message,
     Offer,
@@ -51,7 +53,7 @@ from gdah_volume.wire import (
 )
 from storage_server.config import check_url
 from storage_server.digest_watch import DigestWatch
-from storage_server.feeds import entry_bytes
+from storage_server.feeds import entry_bytes, in_batches
 from storage_server.outlets import QueuedOutlet
 from storage_server.volumes import SOFTWARE, Volume
 
@@ -65,6 +67,10 @@ UNHEARD_LIMIT_S = SILENCE_LIMIT_S + 2 * BEAT_INTERVAL_S
 ON_THE_WAY_MAX_BYTES = 4 << 20
 """Of its feed that may wait for our writer before we read no further: some seconds of its work. (With 32 MiB both
 servers read, packed and unpacked whole logs as fast as they could, and did nothing else.)"""
+
+
+HANDED_AT_ONCE = 64
+"""Operations that are read with their content before they are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,8 @@ class PeerLink:
         self._room = asyncio.Event()
         self._reads = True
         self._asked_above = False
+        self._handed = False
+        """We are retired, and this one has all that we have: there is nothing left to say."""
 
     # --- life
 
@@ -119,6 +127,8 @@ class PeerLink:
                 self.last_error, gone = _in_words(error), True
             finally:
                 self._lost(gone=gone)
+            if self._handed:
+                return
             if self._server == self.volume.server:
                 log.warning("peer %s is this server itself: not dialled any more", self.url)
                 self.volume.replication.forget(self.url, self.volume.monotonic())
@@ -181,6 +191,8 @@ class PeerLink:
             welcome = await self._heard(socket)
         if not isinstance(welcome, Welcome):
             raise OutOfOrder(f"{type(welcome).__name__} instead of Welcome")
+        if volume.server in dict(welcome.retired) or volume.membership.is_retired:
+            await self._leave(socket, welcome)
         await self._take_welcome(welcome)
         if await self._has_void(socket, welcome):
             log.warning("%s cannot take what was stamped here before we met: starting from a snapshot of it", self.url)
@@ -238,6 +250,10 @@ class PeerLink:
         if server == volume.server:
             raise _Lost("this server itself")
         check_protocol(welcome.protocol, self.url)
+        volume.retiring.heard(welcome.retired)
+        if server in volume.membership.retired:
+            volume.replication.forget(self.url, volume.monotonic())
+            raise _Lost("it was retired; give it an empty --data folder to make it a member again")
         volume.locks.peer_is_able(server, welcome.locks)
         volume.take_news(volume.membership.answered(server, self.url))
         volume.replication.forget(self.url, volume.monotonic())
@@ -336,6 +352,7 @@ class PeerLink:
                 self._their_sent_us = message.sent_us
                 if message.echo_us:
                     self._last_echo = max(self._last_echo, min(message.echo_us / 1e6, now))
+                volume.retiring.heard(message.retired)
                 volume.replication.beat(server, message, "out", now)
                 assert self._outlet is not None
                 self._digests.look(message, server, self._outlet, now)
@@ -364,6 +381,34 @@ class PeerLink:
         await self.volume.load_snapshot(server, self.url)
         raise _Lost("a snapshot was loaded")
 
+    async def _leave(self, socket: ClientConnection, welcome: Welcome) -> None:
+        """We were retired: hand over what nobody else has. Ends with _Lost in any case."""
+        volume = self.volume
+        volume.retiring.heard(welcome.retired)
+        if volume.server not in dict(welcome.retired):
+            raise _Lost("this server was retired, and that one does not know it yet")
+        await volume.retiring.settled()
+        stamped = await asyncio.to_thread(volume.readers.stamped_up_to, Stamp(PENDING_CLOCK - 2, volume.server))
+        count = 0
+        for start in range(0, len(stamped), OFFER_MAX_IDS):
+            part = stamped[start : start + OFFER_MAX_IDS]
+            await socket.send(encode(Offer(stamped=tuple(part))))
+            while not isinstance(answer := await self._heard(socket), Want):
+                pass
+            wanted = set(answer.ids)
+            for batch in in_slices([each for each in part if each[0] in wanted], HANDED_AT_ONCE):
+                entries = await asyncio.to_thread(volume.readers.entries_of, batch, with_blobs=True)
+                await volume.retiring.lend(entries, self.url)
+                for few in in_batches(entries):
+                    await socket.send(encode(Handover(entries=few)))
+                count += len(entries)
+        await socket.send(encode(Handover(entries=(), last=True)))
+        while not isinstance(await self._heard(socket), HandedOver):
+            pass
+        self._handed = True
+        log.warning("this server was retired; %s has got the %d operations that it did not have", self.url, count)
+        raise _Lost("this server was retired, and has handed over everything")
+
     async def _has_void(self, socket: ClientConnection, welcome: Welcome) -> bool:
         """Operations that we stamped before this peer knew us, below its stable point: nobody can insert them there
         any more. True if it lacks one: then we become what it is, and offer ours again with new stamps."""
@@ -377,6 +422,10 @@ class PeerLink:
             if answer.ids:
                 return True
         return False
+
+
+def in_slices(stamped: list[tuple[OpId, Stamp]], size: int) -> list[list[tuple[OpId, Stamp]]]:
+    return [stamped[at : at + size] for at in range(0, len(stamped), size)]
 
 
 def _in_words(error: BaseException) -> str:

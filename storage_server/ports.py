@@ -166,8 +166,10 @@ class ChunkSource(Protocol):
 
 
 class Conversation(Protocol):
-    """A connection that somebody dialled to us."""
+    """A connection that somebody dialled to us. `server`: who it is, if it is a peer."""
 
+    @property
+    def server(self) -> ServerId | None: ...
     def drop(self, error: GdahError) -> None: ...
 
 

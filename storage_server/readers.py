@@ -118,11 +118,11 @@ class Readers:
         with self.replica() as replica:
             return [(op, stamp) for op, stamp in replica.range_ids(0, stable.clock + 1) if stamp <= stable]
 
-    def entries_of(self, stamped: Sequence[tuple[OpId, Stamp]]) -> list[Entry]:
+    def entries_of(self, stamped: Sequence[tuple[OpId, Stamp]], *, with_blobs: bool = False) -> list[Entry]:
         """Operations of our log to hand over."""
         with self.replica() as replica:
             found = ((stamp, replica.operation(op)) for op, stamp in stamped)
-            return [Entry(0, stamp, op) for stamp, op in found if op is not None]
+            return [Entry(0, stamp, op, self._blobs(op) if with_blobs else ()) for stamp, op in found if op is not None]
 
     def close(self) -> None:
         with self._lock:

@@ -62,6 +62,8 @@ class Replication:
         self.peers: dict[ServerId, Peer] = {}
         self.unmet: dict[str, float] = {}
         """URLs of servers that have not said who they are -> until when they are waited for."""
+        self.retired: set[ServerId] = set()
+        """Of whom every peer has to know before its promises count."""
         self.is_full = False
         """Our own disk: the writer refuses what is new, so nobody is asked to take it in our place."""
         self._deeds = deeds
@@ -99,8 +101,12 @@ class Replication:
         return peer
 
     def retire(self, server: ServerId, now: float) -> None:
-        """Another server answers in its place: it is no member any more."""
-        if self.peers.pop(server, None):
+        """It is no member any more: retired, or another server answers in its place."""
+        gone = self.peers.pop(server, None)
+        if gone is not None:
+            for peer in self.peers.values():
+                # It may know what the gone one stamped below its own promise, and we do not yet.
+                peer.hold_back(gone.confirmed)
             self._recover_passed(server)
             self._settle()
             self.pump(now)
@@ -205,7 +211,7 @@ class Replication:
         peer = self.peers.get(server)
         if peer is None:
             return
-        peer.told(beat, lane, now)
+        peer.told(beat, lane, now, agrees=self.retired <= {gone for gone, _ in beat.retired})
         if peer.trouble and peer.phase in (Phase.JOINED, Phase.COMING):
             self._demote(peer, peer.trouble, now)
         self.review(peer, now)

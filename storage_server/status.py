@@ -6,6 +6,7 @@ from typing import Any
 
 from gdah_volume.stamps import wall_clock_us
 from storage_server.peer_state import Peer, Phase
+from storage_server.volume_store import retired_words
 from storage_server.volumes import Volume
 
 
@@ -35,7 +36,8 @@ def volume_status(volume: Volume) -> dict[str, Any]:
         "locks": volume.locks.service.figures(),
         **{key: figures() for key, figures in volume.care.items()},
         "deletions_last_minute": volume.deletions.last_minute(),
-        "trouble": volume.trouble,
+        "retired": [{"server": gone, "url": url} for gone, url in volume.membership.retired.items()],
+        "trouble": retired_words(volume.server) if volume.membership.is_retired else volume.trouble,
         "free_bytes": volume.free_bytes,
         "busy": round(volume.busy, 3),
         "writer_queue": volume.writer.queued,
@@ -94,4 +96,8 @@ def server_status(server: dict[str, Any], volumes: dict[str, Volume]) -> dict[st
 
 def not_ready(volumes: dict[str, Volume]) -> list[str]:
     """Why operations would be refused now; empty: they would not."""
-    return [f"volume {name}: {volume.trouble}" for name, volume in volumes.items() if volume.trouble]
+    troubles = {
+        name: retired_words(volume.server) if volume.membership.is_retired else volume.trouble
+        for name, volume in volumes.items()
+    }
+    return [f"volume {name}: {trouble}" for name, trouble in troubles.items() if trouble]

@@ -26,6 +26,7 @@ from gdah_volume.errors import (
     HashMismatch,
     NoSpace,
     OutOfOrder,
+    Retired,
     StorageFailed,
     UnknownChunk,
 )
@@ -70,6 +71,7 @@ class VolumeStore:
         self.clock = HybridClock(self.server, max(self.replica.max_clock, reserved), now_us)
         self._reserved = reserved
         self._promise = reserved
+        self.retired: dict[ServerId, str] = json.loads(database.meta("retired_members") or "{}")
         self.refuse = ""
         """Why nothing new is taken now (set by the event loop): the disk is full."""
         self.published: list[Published] = []
@@ -125,6 +127,8 @@ class VolumeStore:
 
     def _stamp_new(self, submission: Submission, *, strict: bool) -> Stamped:
         op = submission.op
+        if self.server in self.retired:
+            raise Retired(retired_words(self.server))
         if self.refuse:
             raise NoSpace(self.refuse)
         if strict and sequence_of(op.id) < self.replica.author_sequence(author_of(op.id)):
@@ -205,10 +209,11 @@ class VolumeStore:
 
     # --- operations that others stamped
 
-    def apply(self, entries: Sequence[Entry], origin: ServerId | None) -> Applied:
-        """A batch of a peer's feed, or what a mount hands over (no origin). Idempotent; never refuses one."""
+    def apply(self, entries: Sequence[Entry], origin: ServerId | None, *, by_member: bool = False) -> Applied:
+        """A batch of a peer's feed, or what is handed over (no origin). Idempotent; never refuses one."""
         again: set[OpId] = set()
-        pairs = [(entry.op, self._stamp_for(entry, again)) for entry in entries]
+        by_member = by_member or (origin is not None and origin not in self.retired)
+        pairs = [(entry.op, self._stamp_for(entry, again, by_member=by_member)) for entry in entries]
         before = self.replica.head
         if len(pairs) == 1:
             self.replica.accept(*pairs[0])
@@ -221,10 +226,13 @@ class VolumeStore:
                 self._publish(position, stamp, by_id[op.id], origin, again)
         return Applied(self._content_of_all(entries), ())
 
-    def _stamp_for(self, entry: Entry, again: set[OpId]) -> Stamp:
+    def _stamp_for(self, entry: Entry, again: set[OpId], *, by_member: bool) -> Stamp:
         """Its own stamp; or a new one of ours where nothing can be inserted any more, below the stable point: its
-        server was taken out, or stamped before it knew us. What is offered `again` is news to everybody."""
-        if entry.stamp <= self.replica.stable:
+        server stamped before it knew us. What a retired server stamped counts only if a member had it: else it would
+        be inserted here and not there, where the stable point went on without that server. What is offered `again` is
+        news to everybody."""
+        is_void = entry.stamp.server in self.retired and not by_member
+        if is_void or entry.stamp <= self.replica.stable:
             known = self.replica.stamp_of(entry.op.id)
             if known is not None:
                 return known
@@ -294,13 +302,20 @@ class VolumeStore:
         return self.epoch
 
     def members(self) -> tuple[dict[ServerId, str], set[str]]:
-        """(URLs of the members by id, ids that are members no more)."""
+        """(URLs of the members by id, ids that others took the place of)."""
         urls: dict[ServerId, str] = json.loads(self.database.meta("members") or "{}")
         return urls, set(json.loads(self.database.meta("retired") or "[]"))
 
-    def set_members(self, urls: dict[ServerId, str], retired: set[str]) -> None:
+    def set_members(self, urls: dict[ServerId, str], replaced: set[str]) -> None:
         self.database.set_meta("members", json.dumps(urls))
-        self.database.set_meta("retired", json.dumps(sorted(retired)))
+        self.database.set_meta("retired", json.dumps(sorted(replaced)))
+
+    def retire(self, servers: dict[ServerId, str]) -> None:
+        """From now on what they stamped, and nobody had, is void. Idempotent."""
+        self.retired |= servers
+        self.database.set_meta("retired_members", json.dumps(self.retired))
+        for server in servers:
+            self.forget_cursor(server)
 
     # --- the stable point
 
@@ -345,7 +360,7 @@ class VolumeStore:
         for _, stamp, op in own:
             if self.replica.stamp_of(op.id) is not None:
                 continue
-            if stamp <= self.replica.stable:
+            if stamp <= self.replica.stable or stamp.server in self.retired:
                 stamp = self.clock.next()  # noqa: PLW2901 - the void stamp is of no use any more
             self.replica.accept(op, stamp)
             again += 1
@@ -386,6 +401,13 @@ class VolumeStore:
 
     def _save_wanted(self) -> None:
         self.database.set_meta("wanted", json.dumps(list(self._wanted)))
+
+
+def retired_words(server: ServerId) -> str:
+    return (
+        f"server {server} was retired from this volume: use the others, "
+        "or start it with an empty --data folder and --peer to make it a new member"
+    )
 
 
 def check_blobs(op: Operation, blobs: Sequence[Blob]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import ChunkHash
-from gdah_volume.errors import GdahError, NoSpace, StorageFailed
+from gdah_volume.errors import GdahError, NoSpace, StorageFailed, Unreachable
 from gdah_volume.ids import Author, Epoch, ServerId, VolumeName, new_author, new_client_id
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import PROTOCOL, SILENCE_LIMIT_S, Ack, Beat, Entry, Submit, Welcome, encode
@@ -30,6 +30,7 @@ from storage_server.membership import Membership, News
 from storage_server.ports import Applied, ChunkSource, Conversation, Link, Outlet, Stamped, Submission
 from storage_server.readers import Readers
 from storage_server.replication import Replication
+from storage_server.retiring import Retiring
 from storage_server.showing import Showing
 from storage_server.volume_chunks import VolumeChunks
 from storage_server.volume_store import VolumeStore
@@ -85,7 +86,7 @@ class Volume:
         """Set by the edge that dials peers."""
         self.last_tick = monotonic()
         self._deaf_until = 0.0
-        self._source = source
+        self.source = source
         self._store = parts.store
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
@@ -103,6 +104,7 @@ class Volume:
         self.incoming = Incoming(self.writer, self.replication, self.wanted, self.showing, self.lanes, monotonic)
         self.locks = LockLanes(self.replication, self.lanes, lambda: self.figures.head, monotonic)
         self.incoming.on_applied = self.locks.applied
+        self.retiring = Retiring(self)
 
     # --- life
 
@@ -111,11 +113,12 @@ class Volume:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         now = self.monotonic()
+        self.replication.retired = set(self.membership.retired)
         for server, url in self.membership.urls.items():
             self.replication.member(server, url, now)
         met = set(self.membership.urls.values())
         for url in self.membership.configured:
-            if url not in met:
+            if url not in met and self.membership.is_expected(url):
                 self.replication.expect(url, now)
         missing = self._store.wanted()
         self.writer.start()
@@ -169,7 +172,9 @@ class Volume:
         if stamped:
             self.replication.stamped(stamped, now)
 
-    async def do(self, run: Callable[[VolumeStore], T], *, sync: bool = False, is_small: bool = False) -> T:
+    async def do(
+        self, run: Callable[[VolumeStore], T], *, sync: bool = False, is_small: bool = False, is_bulk: bool = False
+    ) -> T:
         """Have the writer do something; its result, or the error that it ended with."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -181,7 +186,7 @@ class Volume:
             else:
                 future.set_result(result)
 
-        self.writer.submit(Job(run, done, sync, is_small=is_small))
+        self.writer.submit(Job(run, done, sync, is_small=is_small, is_bulk=is_bulk))
         return await future
 
     def ask(self, run: Callable[[VolumeStore], Any], done: Callable[[Any], None], *, is_bulk: bool = False) -> None:
@@ -259,13 +264,13 @@ class Volume:
         """Before it is passed on: larger content is here, or it is refused. Raises UnknownChunk, BadMessage."""
         await self.do(lambda store: store.check_content(submission.op, submission.blobs), is_small=True)
 
-    async def hand_over(self, entries: Sequence[Entry], *, by_mount: bool) -> int:
+    async def hand_over(self, entries: Sequence[Entry], *, by_mount: bool, by_member: bool = False) -> int:
         """Operations with the stamps of other servers, from one who has them. Returns our head."""
 
         def run(store: VolumeStore) -> Applied:
             if by_mount:
                 store.check_handed(entries)
-            return store.apply(entries, None)
+            return store.apply(entries, None, by_member=by_member)
 
         applied = await self.do(run, sync=any(entry.sync for entry in entries))
         self.wanted.add(applied.missing)
@@ -316,6 +321,7 @@ class Volume:
             shows=True,
             locks=True,
             run=self.author,
+            retired=tuple(self.membership.retired.items()),
         )
 
     def take_news(self, news: News) -> None:
@@ -330,12 +336,17 @@ class Volume:
             if url != self.membership.own_url:
                 self.dial(url)
         if news.changed:
-            members, retired = dict(self.membership.urls), set(self.membership.retired)
-            self.later(lambda store: store.set_members(members, retired))
+            self.save_members()
+
+    def save_members(self) -> None:
+        members, replaced = dict(self.membership.urls), set(self.membership.replaced)
+        self.later(lambda store: store.set_members(members, replaced))
 
     async def meet(self, server: ServerId, epoch: Epoch) -> tuple[int, str]:
         """A peer says in which epoch it is; how far we have read its log, and the operation there."""
-        peer = self.replication.peers[server]
+        peer = self.replication.peers.get(server)
+        if peer is None:
+            raise Unreachable(f"server {server} is no member of the volume any more")
         if peer.epoch != epoch:
             if peer.epoch:
                 log.warning("server %s of volume %s has a new epoch: it gets the union of all logs", server, self.name)
@@ -354,7 +365,7 @@ class Volume:
 
     async def load_snapshot(self, server: ServerId, url: str) -> None:
         """Become what that peer is, with what only we have on top. A new epoch."""
-        snapshot = await self._source.snapshot(self.name, url)
+        snapshot = await self.source.snapshot(self.name, url)
         self.loading = True
         try:
             again = await self.do(
@@ -423,6 +434,7 @@ class Volume:
             busy=self.busy,
             sequencer=self.replication.sequencer,
             trouble=self.trouble,
+            retired=tuple(self.membership.retired.items()),
         )
 
     def now_us(self) -> int:

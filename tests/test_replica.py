@@ -480,3 +480,20 @@ def test_a_no_op_changes_nothing(replica: Replica, client: Client):
     accept(replica, client.write("f", "two"), 2)
     assert not accept(replica, gone, 3)
     assert Content() == data("")
+
+
+def test_the_stamp_of_a_retired_server_gives_way_to_a_later_one(replica: Replica, client: Client):
+    """Nobody but this replica had it, so the others stamped the operation anew."""
+    replica.void = frozenset({"s9"})
+    first = client.create("f", "one")
+    accept(replica, first, 10, "s9")
+    second = client.write("f", "two")
+    accept(replica, second, 20)
+    third = client.create("g", "three")
+    accept(replica, third, 30)
+    accept(replica, first, 40)
+    assert replica.stamp_of(first.id) == stamp(40)
+    expected = {first.id: (first, stamp(40)), second.id: (second, stamp(20)), third.id: (third, stamp(30))}
+    assert rows_of(replica) == sorted_fold(expected).rows
+    accept(replica, first, 50)
+    assert replica.stamp_of(first.id) == stamp(40), "of two that count the smaller one"
