@@ -57,7 +57,7 @@ class Incoming:
             position, last = message.up_to, message.last
         slices = [entries[at : at + SLICE_ENTRIES] for at in range(0, len(entries), SLICE_ENTRIES)] or [[]]
         for part in slices[:-1]:
-            self._store(server, epoch, part, part[-1].position, str(part[-1].op.id), passed, lambda: None)
+            self._store(server, epoch, part, part[-1].position, str(part[-1].op.id), passed, None)
         self._store(server, epoch, slices[-1], position, last, passed, applied)
 
     def _store(
@@ -68,9 +68,9 @@ class Incoming:
         position: int,
         last: str,
         passed_on: set[OpId],
-        applied: Callable[[], None],
+        applied: Callable[[], None] | None,
     ) -> None:
-        """A slice of it, which ends at `position`."""
+        """A slice of it, which ends at `position`; `applied` is of the last one."""
         passed = [entry.op.id for entry in entries if entry.op.id in passed_on]
         sync = any(entry.sync for entry in entries)
 
@@ -95,13 +95,14 @@ class Incoming:
                 if passed:
                     self._replication.came_back(server, passed, self._monotonic())
                 self._applied(server, position, result, is_waited_for=len(passed) < len(entries))
-                applied()
+                if applied is not None:
+                    applied()
             else:
                 self._drop_lane(server, f"its log cannot be stored here: {result}")
 
         # In order: all of them are bulk, of which each waits for the one before.
         is_small = len(entries) <= SMALL_ENTRIES
-        self._writer.submit(Job(all_at_once, done, sync, is_small=is_small, is_bulk=True))
+        self._writer.submit(Job(all_at_once, done, sync, is_small=is_small, is_bulk=True, is_backlog=applied is None))
 
     def _with_content(self, entry: Entry) -> Entry:
         """Of what we passed on ourselves only the stamp comes back; the content is here."""

@@ -31,9 +31,9 @@ BATCH_MAX_S = 0.05
 """A batch that has run so long commits: whoever waits for its first job has waited enough."""
 BULK_MAX_S = 0.02
 """The same for bulk, which is nobody's first."""
-REST_SHARE = 1.0
-"""After a batch of bulk the writer rests for as long as that took, unless somebody waits: it shares the interpreter and
-the processors with the event loop and the mounts."""
+REST_MAX_S = 0.02
+"""After a batch of a backlog the writer rests for as long as that took, at most this, unless somebody waits: it shares
+the interpreter and the processors with the event loop and the mounts."""
 
 _REFUSALS = (FileSystemError, RequestError, StaleLease)
 """What the job of a submission raises before it has changed anything."""
@@ -52,6 +52,8 @@ class Job:
     """Takes less than a millisecond and no fsync, so that it may run in the event loop's thread."""
     is_bulk: bool = False
     """Of a longer work that nobody waits for piece by piece: others go first, in turn."""
+    is_backlog: bool = False
+    """Bulk of which there is so much that it can take its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +164,8 @@ class Writer:
         goes_on = self._batch(job, started, alone=alone)
         ended = time.monotonic()
         self.busy_s += ended - started
-        if job.is_bulk and not alone:
-            self._rests_until = ended + REST_SHARE * (ended - started)
+        if job.is_backlog:
+            self._rests_until = ended + min(ended - started, REST_MAX_S)
         return goes_on
 
     def _batch(self, first: Job, started: float, *, alone: bool) -> bool:
