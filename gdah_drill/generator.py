@@ -235,14 +235,16 @@ class Worker:
         try:
             if self.uncertain is not None:
                 self._hands.call("forget")
-            survey = self._hands.call("survey", home, deadline_s=self._profile.call_deadline_s)
+            survey, longest = self._hands.call("survey", home, deadline_s=self._profile.call_deadline_s)
         except (EOFError, Stuck, OSError) as error:
             self._failed_look(began, error)
             return False
         calls, done = self.uncertain or ((), 0)
         known = after(self.folder, calls, done) if self.uncertain else iter([self.folder])
+        details = {"longest": longest}
+        now = time.monotonic()
         self._history.operation(
-            self.name, self.mount, "look", "", began=began, ended=time.monotonic(), outcome="ok", result=survey
+            self.name, self.mount, "look", "", began=began, ended=now, outcome="ok", result=survey, details=details
         )
         found = find(known, survey)
         if found is None:

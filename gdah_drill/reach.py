@@ -34,6 +34,8 @@ from gdah_drill.history import (
 
 SETTLE_S = 3.0
 """A server or link that comes back is used again within this time."""
+CAUGHT_UP_S = 60.0
+"""After a fault servers may be catching up for so long; until then they do not decide together."""
 OWN_SLACK_S = 2.0
 """For so long after a fault of the mount itself nothing is asked of it."""
 SLOW_MESSAGES = 6
@@ -97,8 +99,8 @@ class Reach:
         return None
 
     def was_calm(self, began: float, ended: float) -> bool:
-        """Nothing was wrong anywhere for long enough that servers saw each other."""
-        return not self.during(began, ended, SETTLE_S)
+        """Nothing was wrong anywhere, and had not been for so long that the servers had told each other everything."""
+        return not self.during(began, ended, CAUGHT_UP_S)
 
     def stall(self, operation: Operation) -> Stall:
         call, began, ended = operation.details.get("longest") or (operation.op, operation.began, operation.ended)

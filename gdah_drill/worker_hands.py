@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,27 +78,37 @@ class DrillCalls(Calls):
         with contextlib.suppress(OSError):
             os.close(self._fds.pop(handle, -1))
 
-    def survey(self, path: str) -> dict[str, list[Any]]:
-        """Everything under a folder: path to [kind, size, digest or target, mode, mtime_ns, inode]. Errors are
-        raised: what cannot be listed or read is not absent."""
+    def survey(self, path: str) -> tuple[dict[str, list[Any]], list[Any]]:
+        """Everything under a folder: path to [kind, size, digest or target, mode, mtime_ns, inode]; and the longest
+        call. Errors are raised: what cannot be listed or read is not absent."""
         found: dict[str, list[Any]] = {}
+        longest: list[Any] = ["", 0.0, 0.0]
+
+        def call(name: str, at: str) -> Any:
+            nonlocal longest
+            began = time.monotonic()
+            answer = _LOOKING[name](at)
+            ended = time.monotonic()
+            if ended - began >= longest[2] - longest[1]:
+                longest = [name, began, ended]
+            return answer
 
         def look(folder: str, inside: str) -> None:
-            for name in sorted(os.listdir(folder)):
+            for name in sorted(call("list", folder)):
                 at, key = os.path.join(folder, name), f"{inside}{name}"
-                state = os.lstat(at)
+                state = call("stat", at)
                 told = [state.st_size, "", state.st_mode & 0o7777, state.st_mtime_ns, state.st_ino]
-                if os.path.islink(at):
-                    found[key] = ["symlink", told[0], os.readlink(at), *told[2:]]
-                elif os.path.isdir(at):
+                if stat.S_ISLNK(state.st_mode):
+                    found[key] = ["symlink", told[0], call("readlink", at), *told[2:]]
+                elif stat.S_ISDIR(state.st_mode):
                     found[key] = ["dir", *told]
                     look(at, f"{key}/")
                 else:
-                    data = self.read(key if not path else f"{path}/{key}")
+                    data = call("read", at)
                     found[key] = ["file", len(data), _digest(data), *told[2:]]
 
         look(self._at(path), "")
-        return found
+        return found, longest
 
     def t_open(self, handle: str, path: str, how: str) -> None:
         self._fds[handle] = os.open(self._at(path), HOW[how], 0o666)
@@ -154,6 +166,14 @@ class DrillCalls(Calls):
 
 def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+_LOOKING: dict[str, Callable[[str], Any]] = {
+    "list": os.listdir,
+    "stat": os.lstat,
+    "readlink": os.readlink,
+    "read": lambda at: Path(at).read_bytes(),
+}
 
 
 if __name__ == "__main__":

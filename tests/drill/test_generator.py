@@ -21,7 +21,7 @@ def test_a_worker_knows_what_its_folder_holds(tmp_path: Path, seed: int) -> None
         worker.step()
     worker.finish()
     assert worker.uncertain is None
-    assert worker.folder.difference(PlainHands(tmp_path).survey(home_of("w1"))) == ""
+    assert worker.folder.difference(PlainHands(tmp_path).survey(home_of("w1"))[0]) == ""
     told = replay("w1", history.operations, Strict())
     assert told.findings == []
     assert told.uncertain is None
