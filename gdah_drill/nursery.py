@@ -8,10 +8,12 @@ once. Programs that a test starts by their command line are not started here.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -69,7 +71,7 @@ class Nursery:
         atexit.register(self.close)
 
     def close(self) -> None:
-        """It ends when nobody asks any more; what it started goes on."""
+        """It ends when nobody asks any more, and ends what still runs."""
         self._stream.close()
         self._socket.close()
         self._process.wait(10)
@@ -104,6 +106,7 @@ def _serve(fd: int) -> None:
     for module in (*MAINS.values(), *_HEAVY):
         importlib.import_module(module)
     codes: dict[int, int] = {}
+    started: dict[int, list[str]] = {}
     connection = socket.socket(fileno=fd)
     stream = connection.makefile("rwb")
     while line := stream.readline():
@@ -115,9 +118,24 @@ def _serve(fd: int) -> None:
             if pid == 0:
                 os.close(connection.detach())
                 _become(question["start"])
+            started[pid] = question["start"]["argv"]
             answer = {"pid": pid}
         stream.write(json.dumps(answer).encode() + b"\n")
         stream.flush()
+    for pid, argv in started.items():
+        if _code(pid, codes) is None:
+            _end(pid, argv)
+
+
+def _end(pid: int, argv: list[str]) -> None:
+    """Whoever started it is gone (killed, or it would have ended it itself): nothing of it outlives him."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    if Path(argv[0]).name == "gdah-mount":
+        with contextlib.suppress(OSError):
+            subprocess.run(
+                ["fusermount", "-u", "-z", argv[1]], stdin=subprocess.DEVNULL, capture_output=True, check=False
+            )
 
 
 def _code(pid: int, codes: dict[int, int]) -> int | None:
