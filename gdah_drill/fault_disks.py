@@ -95,15 +95,16 @@ class Losing(Fault):
         return (self.target, "loss")
 
     def safe(self) -> bool:
-        """Everything is on every server at this moment. Else it is not done."""
-        if self.env.wait_agreed(SAFE_S):
-            return True
-        self.not_done("the servers did not hold the same before it")
-        return False
+        """Every server has everything, but for what mounts still keep. Else it is not done."""
+        why = self.env.wait_agreed(SAFE_S)
+        if why:
+            self.not_done(f"the servers did not hold the same before it: {why}")
+        return not why
 
     def end(self) -> None:
-        if not self.env.wait_agreed(BACK_S):
-            self.note += f"; not all servers had everything again {BACK_S:.0f} s later"
+        why = self.env.wait_agreed(BACK_S)
+        if why:
+            self.note = f"{self.note} not everything is back: {why}".strip()
 
 
 class Power(Losing):

@@ -1,0 +1,106 @@
+"""`gdah drill`: a fire drill on this machine, for whoever wants to see whether something can be lost.
+
+It works on a scratch cluster of its own: a new folder, ports of its own on 127.0.0.1, processes that it starts itself.
+It has no option that names a server, a mount or a data folder, so it can never touch real ones.
+
+Exit codes: 0 nothing was found, 1 something was, 2 wrong usage, 3 the drill proved nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from gdah_drill import history as words
+from gdah_drill.report import as_json, for_people
+from gdah_drill.runner import Drill, Result, Settings
+
+FOUND_NOTHING, FOUND, USAGE, PROVED_NOTHING = 0, 1, 2, 3
+PROVED_NOTHING_RULE = "proved-nothing"
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seed", type=int, metavar="N", help="the same drill again (default: a new one)")
+    command.add_argument("--seconds", type=float, default=60.0, metavar="N", help="how long faults come (default 60)")
+    command.add_argument("--servers", type=int, default=2, choices=(2, 3))
+    command.add_argument("--mounts", type=int, default=2, choices=(2, 3, 4))
+    command.add_argument("--workers", type=int, default=6, metavar="N", help="programs that write (default 6)")
+    command.add_argument("--faults", default="all", metavar="KINDS", help=f"of {','.join(words.FAULTS)}")
+    command.add_argument("--rounds", type=int, default=1, metavar="N", help="drills with the following seeds too")
+    command.add_argument("--keep", metavar="DIR", help="an empty folder for everything, which stays there")
+    command.add_argument("--json", metavar="FILE", help="the report as JSON, one object a round")
+
+
+def run(flags: argparse.Namespace) -> int:
+    kinds = parse_kinds(flags.faults)
+    if isinstance(kinds, str):
+        print(f"gdah: {kinds}", file=sys.stderr)
+        return USAGE
+    if flags.keep and Path(flags.keep).exists() and any(Path(flags.keep).iterdir()):
+        print(f"gdah: --keep {flags.keep} is not empty: give a new folder", file=sys.stderr)
+        return USAGE
+    signal.signal(signal.SIGTERM, _interrupt)
+    seed = flags.seed if flags.seed is not None else secrets.randbelow(1_000_000)
+    worst = FOUND_NOTHING
+    reports: list[dict[str, Any]] = []
+    for number in range(flags.rounds):
+        folder = _folder(flags.keep, number, flags.rounds)
+        print(f"drill on a scratch cluster in {folder}, which nobody else uses", flush=True)
+        settings = Settings(
+            home=folder, seed=seed + number, seconds=flags.seconds, servers=flags.servers, mounts=flags.mounts,
+            workers=flags.workers, kinds=kinds,
+        )  # fmt: skip
+        result = Drill(settings, lambda line: print(line, flush=True)).run()
+        print(for_people(result.history, result.final, result.findings), flush=True)
+        reports.append(as_json(result.history, result.final, result.findings) | {"seed": settings.seed})
+        if flags.json:
+            Path(flags.json).write_text("".join(json.dumps(report) + "\n" for report in reports))
+        worst = _worse(worst, code_of(result))
+        if not flags.keep:
+            if code_of(result) == FOUND_NOTHING:
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                print(f"everything is kept in {folder}: history.jsonl, logs, data; seed {settings.seed}")
+    return worst
+
+
+def parse_kinds(text: str) -> frozenset[str] | str:
+    """The faults, or what is wrong with the words."""
+    if text == "all":
+        return frozenset(words.FAULTS)
+    kinds = frozenset(part.strip() for part in text.split(",") if part.strip())
+    unknown = kinds - set(words.FAULTS)
+    if unknown:
+        return f"--faults {', '.join(sorted(unknown))}: choose of {', '.join(words.FAULTS)}"
+    return kinds
+
+
+def code_of(result: Result) -> int:
+    rules = {finding.rule for finding in result.findings}
+    if rules - {PROVED_NOTHING_RULE}:
+        return FOUND
+    return PROVED_NOTHING if rules else FOUND_NOTHING
+
+
+def _worse(one: int, other: int) -> int:
+    return max(one, other, key=[FOUND_NOTHING, PROVED_NOTHING, FOUND].index)
+
+
+def _folder(keep: str | None, number: int, rounds: int) -> Path:
+    if keep is None:
+        return Path(tempfile.mkdtemp(prefix="gdah-drill-"))
+    folder = Path(keep).absolute() / (f"round-{number + 1}" if rounds > 1 else "")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
