@@ -1,7 +1,7 @@
 """`gdah drill`: a fire drill on this machine, for whoever wants to see whether something can be lost.
 
 It works on a scratch cluster of its own: a new folder, ports of its own on 127.0.0.1, processes that it starts itself.
-It has no option that names a server, a mount or a data folder, so it can never touch real ones.
+The command has no option that names a server, a mount or a data folder, so it can never touch real ones.
 
 Exit codes: 0 nothing was found, 1 something was, 2 wrong usage, 3 the drill proved nothing.
 """
@@ -20,26 +20,17 @@ from types import FrameType
 from typing import Any
 
 from gdah_drill import history as words
-from gdah_drill.report import as_json, for_people
+from gdah_drill.report import for_people, report_of
 from gdah_drill.runner import Drill, Result, Settings
 
 FOUND_NOTHING, FOUND, USAGE, PROVED_NOTHING = 0, 1, 2, 3
 PROVED_NOTHING_RULE = "proved-nothing"
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--seed", type=int, metavar="N", help="the same drill again (default: a new one)")
-    command.add_argument("--seconds", type=float, default=60.0, metavar="N", help="how long faults come (default 60)")
-    command.add_argument("--servers", type=int, default=2, choices=(2, 3))
-    command.add_argument("--mounts", type=int, default=2, choices=(2, 3, 4))
-    command.add_argument("--workers", type=int, default=6, metavar="N", help="programs that write (default 6)")
-    command.add_argument("--faults", default="all", metavar="KINDS", help=f"of {','.join(words.FAULTS)}")
-    command.add_argument("--rounds", type=int, default=1, metavar="N", help="drills with the following seeds too")
-    command.add_argument("--keep", metavar="DIR", help="an empty folder for everything, which stays there")
-    command.add_argument("--json", metavar="FILE", help="the report as JSON, one object a round")
-
-
 def run(flags: argparse.Namespace) -> int:
+    if flags.faults == "help":
+        print("\n".join(words.FAULTS))
+        return FOUND_NOTHING
     kinds = parse_kinds(flags.faults)
     if isinstance(kinds, str):
         print(f"gdah: {kinds}", file=sys.stderr)
@@ -59,8 +50,11 @@ def run(flags: argparse.Namespace) -> int:
             workers=flags.workers, kinds=kinds,
         )  # fmt: skip
         result = Drill(settings, lambda line: print(line, flush=True)).run()
-        print(for_people(result.history, result.final, result.findings), flush=True)
-        reports.append(as_json(result.history, result.final, result.findings) | {"seed": settings.seed})
+        report = report_of(
+            result.history, result.final, result.findings, seed=settings.seed, took_s=round(result.took_s, 1)
+        )
+        print(for_people(report), flush=True)
+        reports.append(report)
         if flags.json:
             Path(flags.json).write_text("".join(json.dumps(report) + "\n" for report in reports))
         worst = _worse(worst, code_of(result))

@@ -16,6 +16,7 @@ from gdah_drill.proxy import Cable
 
 STEP_S = 0.02
 SPEAK_S = 10.0
+BEAT_PART_BYTES = 5
 
 
 class OfACable(Fault):
@@ -115,9 +116,17 @@ class Torn(OfACable):
         self.remember("halved")
         for cable in self.cables:
             cable.stop_after(self.details["after_bytes"], self.details["way"])
-        until = time.monotonic() + self.details["for_s"]
-        while not self.grew() and time.monotonic() < until:
-            time.sleep(STEP_S)
+        if not self._comes(self.details["for_s"]):  # not so many bytes: then in the middle of a beat
+            for cable in self.cables:
+                cable.stop_after(BEAT_PART_BYTES, self.details["way"])
+            self.details["after_bytes"] = BEAT_PART_BYTES
+            self._comes(SPEAK_S)
         for cable in self.cables:
             cable.reset()
             cable.heal()
+
+    def _comes(self, timeout_s: float) -> bool:
+        until = time.monotonic() + timeout_s
+        while not self.grew() and time.monotonic() < until:
+            time.sleep(STEP_S)
+        return self.grew()

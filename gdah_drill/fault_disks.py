@@ -21,9 +21,13 @@ from gdah_drill import history as words
 from gdah_drill.cluster import Mount, Server
 from gdah_drill.environment import volume_folder
 from gdah_drill.faults import Fault
+from gdah_drill.processes import Ended
+from gdah_drill.waiting import wait_until
 
 SAFE_S = 20.0
 BACK_S = 60.0
+FELT_S = 10.0
+"""So much longer a disk may fail until somebody needs it."""
 
 
 class OfADisk(Fault):
@@ -41,7 +45,12 @@ class OfADisk(Fault):
         return sum(figures[name] for name in ("full", "read_error", "write_error", "fsync_error"))
 
     def end(self) -> None:
-        self.happened = self.happened or self._refusals() > self._before or self._says_so()
+        until = time.monotonic() + FELT_S
+        while not self._felt() and time.monotonic() < until:
+            time.sleep(0.1)
+        if not self._felt():  # what it has in memory is enough for it: then it must do without
+            self._start_on_it()
+        self.happened = self._felt()
         self.env.disks[self.target].heal()
         self.details["ended_itself"] = not self.node.process.running
         if not self.node.process.running:
@@ -50,6 +59,21 @@ class OfADisk(Fault):
             # What a mount saw fail it does not trust any more, and says so: a person would start it anew.
             self.node.kill9()
             self.bring_back()
+
+    def _start_on_it(self) -> None:
+        """The node starts anew on the disk that fails. Whether it comes up there is all the same."""
+        self.env.disks[self.target].set(**{name: "" for name in self.settings if name.endswith(("d_error", "e_error"))})
+        self.node.kill9()
+        if isinstance(self.node, Mount):
+            self.env.shut(self.node)
+            self.node.unmount_lazily()
+        with contextlib.suppress(AssertionError, Ended):
+            self.node.start(wait=False)  # type: ignore[attr-defined]
+            wait_until(self._felt, "the disk refuses something", FELT_S)
+        self.node.process.make_sure_it_is_gone()
+
+    def _felt(self) -> bool:
+        return self._refusals() > self._before or self._says_so()
 
     def _says_so(self) -> bool:
         return False

@@ -58,6 +58,8 @@ class Settings:
     disks: bool = True
     sabotage: str | None = None
     profile: Profile = field(default_factory=Profile)
+    steps_per_s: float = 8.0
+    """Of one worker at most: on a small machine the load leaves room for healing, which is what is watched."""
     scenes: tuple[Scene, ...] | None = None
     """Instead of those drawn from the seed."""
 
@@ -66,7 +68,7 @@ class Settings:
 class Result:
     settings: Settings
     history: History
-    final: FinalState | None
+    final: FinalState
     findings: list[Finding]
     scenes: list[Scene]
     took_s: float
@@ -181,7 +183,9 @@ class Drill:
     def _work(self, worker: Worker) -> None:
         try:
             while not self._load_over.is_set():
+                due = time.monotonic() + 1 / self.settings.steps_per_s
                 worker.step()
+                self._load_over.wait(max(0.0, due - time.monotonic()))
             self._finish.wait()
             worker.finish()
         except Exception as error:

@@ -184,9 +184,12 @@ class Author:
         return self._on_disk(words.FULL)
 
     def io_error(self) -> list[Step]:
+        if not self.layout.disks:
+            return []
+        target = self._one(sorted(self.layout.disks))
         on = self.chance.choice(("write", "write", "read"))
-        files = self.chance.choice(("chunks/", "volume.db", "")) if on == "write" else "/"
-        return self._on_disk(words.IO_ERROR, on=on, files=files)
+        files = ("chunks/", "volume.db", "") if target in self.layout.servers else ("dirty/", "mirror.db", "")
+        return [Step(words.IO_ERROR, target, 0, self._s(1, 3), {"on": on, "files": self.chance.choice(files)})]
 
     def fsync_error(self) -> list[Step]:
         return self._on_disk(words.FSYNC_ERROR)

@@ -29,6 +29,7 @@ def add_parsers(commands: Any) -> None:
     export.add_argument("target", metavar="TARGET", help="a new or empty folder")
     export.set_defaults(run=_export)
     _fsck_parser(commands)
+    _drill_parser(commands)
 
 
 def _fsck_parser(commands: Any) -> None:
@@ -47,6 +48,34 @@ def _fsck_parser(commands: Any) -> None:
     fsck.add_argument("--token-file", metavar="FILE", default=os.environ.get("GDAH_TOKEN_FILE"), help="of that server")
     fsck.add_argument("--json", action="store_true", help="as JSON")
     fsck.set_defaults(run=_fsck)
+
+
+def _drill_parser(commands: Any) -> None:
+    drill = commands.add_parser(
+        "drill",
+        help="a fire drill: try to lose something on a scratch cluster",
+        description="Start servers and mounts in a new folder and on ports of their own, let programs write, break "
+        "what can break, and prove that nothing is lost. It never touches servers, mounts or data of yours: there is "
+        "no option that names one. Exit code 0: nothing was found; 1: something was; 3: the drill proved nothing.",
+    )
+    drill.add_argument("--seed", type=int, metavar="N", help="the same drill again (default: a new one)")
+    drill.add_argument("--seconds", type=float, default=60.0, metavar="N", help="how long faults come (60)")
+    drill.add_argument("--servers", type=int, default=2, choices=(2, 3), help="default 2")
+    drill.add_argument("--mounts", type=int, default=2, choices=(2, 3, 4), help="default 2")
+    drill.add_argument("--workers", type=int, default=6, metavar="N", help="programs that write (6)")
+    drill.add_argument("--faults", default="all", metavar="KINDS", help="with commas; 'help' lists them (all)")
+    drill.add_argument(
+        "--rounds", type=int, default=1, metavar="N", help="so many drills, with the seeds that follow (1)"
+    )
+    drill.add_argument("--keep", metavar="DIR", help="a new folder for everything, which stays there")
+    drill.add_argument("--json", metavar="FILE", help="the reports as JSON, one line a round")
+    drill.set_defaults(run=_drill)
+
+
+def _drill(flags: argparse.Namespace) -> int:
+    from gdah_drill import cli  # noqa: PLC0415
+
+    return cli.run(flags)
 
 
 def _fsck(flags: argparse.Namespace) -> int:
