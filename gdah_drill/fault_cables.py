@@ -15,7 +15,7 @@ from gdah_drill.faults import Fault
 from gdah_drill.proxy import Cable
 
 STEP_S = 0.02
-SPEAK_S = 10.0
+SPEAK_S = 30.0
 BEAT_PART_BYTES = 5
 
 
@@ -49,8 +49,15 @@ class OfACable(Fault):
         """Any of the figures that were remembered."""
         return any(self.count(figure) > before for figure, before in self._before.items())
 
+    def comes(self, timeout_s: float) -> bool:
+        """Whether it is seen within the time."""
+        until = time.monotonic() + timeout_s
+        while not self.grew() and time.monotonic() < until:
+            time.sleep(STEP_S)
+        return self.grew()
+
     def end(self) -> None:
-        self.happened = self.happened or self.grew()
+        self.happened = self.happened or self.comes(SPEAK_S)
         for cable in self.cables:
             cable.heal()
 
@@ -101,10 +108,18 @@ class LostAck(OfACable):
         self.remember("lost")
         for cable in self.cables:
             cable.cut("in")
+        self._answered()
         time.sleep(self.details["for_s"])
         for cable in self.cables:
             cable.reset()
             cable.heal()
+
+    def _answered(self) -> None:
+        """Until an answer stands at the closed gate."""
+        before = self.count("withheld")
+        until = time.monotonic() + SPEAK_S
+        while self.count("withheld") == before and time.monotonic() < until:
+            time.sleep(STEP_S)
 
 
 class Torn(OfACable):
@@ -116,17 +131,11 @@ class Torn(OfACable):
         self.remember("halved")
         for cable in self.cables:
             cable.stop_after(self.details["after_bytes"], self.details["way"])
-        if not self._comes(self.details["for_s"]):  # not so many bytes: then in the middle of a beat
+        if not self.comes(self.details["for_s"]):  # not so many bytes: then in the middle of a beat
             for cable in self.cables:
                 cable.stop_after(BEAT_PART_BYTES, self.details["way"])
             self.details["after_bytes"] = BEAT_PART_BYTES
-            self._comes(SPEAK_S)
+            self.comes(SPEAK_S)
         for cable in self.cables:
             cable.reset()
             cable.heal()
-
-    def _comes(self, timeout_s: float) -> bool:
-        until = time.monotonic() + timeout_s
-        while not self.grew() and time.monotonic() < until:
-            time.sleep(STEP_S)
-        return self.grew()

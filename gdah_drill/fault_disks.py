@@ -216,7 +216,7 @@ class Rot(Fault):
                 break
             if isinstance(self.node, Server) and not self._elsewhere(path):
                 continue
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):  # evicted, or empty, meanwhile
                 rot(path, chance)
                 self.details["files"] += 1
         self.happened = self.details["files"] > 0

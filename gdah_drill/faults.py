@@ -164,7 +164,7 @@ class Clock(Fault):
         part.replace(file)
         if by_s:
             with contextlib.suppress(*NOT_YET):
-                self.happened = wait_until(lambda: _size(seen) > before, "the process sees its new clock", 5.0)
+                self.happened = wait_until(lambda: _size(seen) > before, "the process sees its new clock", 40.0)
 
 
 class PeerAdded(Fault):
