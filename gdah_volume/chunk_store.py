@@ -172,7 +172,7 @@ class ChunkStore:
         """The verified bytes, None if absent. A corrupt one is moved to quarantine/ and HashMismatch
         raised."""
         data = self._read(name)
-        if data is None and self.bring_back(name):
+        if data is None and (self.bring_back(name) or self._back_from_quarantine(name)):
             data = self._read(name)
         if data is None:
             return None
@@ -367,6 +367,25 @@ class ChunkStore:
         with self._lock:  # also sees what the caller's own transaction has put
             row = self._database.execute(sql, (name,)).fetchone()
         return None if row is None else row[0]
+
+    def _back_from_quarantine(self, name: ChunkHash) -> bool:
+        """A disk that could not read a file may read it later, and it may be the only copy: one that matches
+        its name returns to its place."""
+        try:
+            aside = [it.path for it in os.scandir(f"{self._folder}/quarantine") if it.name.startswith(name.hex())]
+        except OSError:
+            return False
+        for path in aside:
+            with contextlib.suppress(OSError):
+                with open(path, "rb") as file:
+                    if hash_of(file.read(CHUNK_SIZE + 1)) != name:
+                        continue
+                os.makedirs(os.path.dirname(self._path(name)), exist_ok=True)
+                os.rename(path, self._path(name))
+                with self._unsynced_lock:
+                    self._unsynced.add(self._path(name))
+                return True
+        return False
 
     def _set_aside(self, name: ChunkHash, data: bytes | None) -> None:
         aside = f"{self._folder}/quarantine/{name.hex()}-{next(self._counter)}"

@@ -69,6 +69,7 @@ def _log_to(wanted: MountSettings) -> None:
         level=wanted.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
+    logging.raiseExceptions = False  # on a full disk the log is what can be done without
     for noisy in ("httpx", "httpcore", "websockets", "uvicorn", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
