@@ -99,14 +99,16 @@ class Figures:
 
 
 class StaleLease(Exception):
-    """The time in which this server could be sure to be the sequencer ran out before the writer came to it."""
+    """The time in which this server could be sure to be the sequencer ran out before the writer came to it, or to one
+    that came before it."""
 
 
 class Deeds(Protocol):
     """What the decisions of `replication` make happen. Called on the event loop; each returns at once."""
 
-    def stamp(self, submission: Submission, *, strict: bool, valid_until: float) -> None:
-        """Put it into the own log; `Replication.stamped` is told the result."""
+    def stamp(self, submission: Submission, *, strict: bool, valid_until: float, turn: int) -> None:
+        """Put it into the own log; `Replication.stamped` is told the result. After a StaleLease all that follows in the
+        same turn is one, too: nothing may overtake what will come again."""
         ...
 
     def pass_on(self, server: ServerId, submission: Submission, *, strict: bool) -> None: ...

@@ -10,7 +10,8 @@ The SEQUENCER is the smallest server id among the joined. Others pass operations
 * A sequencer stamps only while it can be sure that the larger joined servers still pass on to it (a lease of the
   silence limit, renewed by beats that echo its own clock), or after having waited in vain for WAIT_LIMIT_S.
 * An operation that was passed on and not answered is in doubt: it is stamped here without being refused.
-* Operations are routed in the order in which they came; one that waits makes later ones wait.
+* Operations are routed in the order in which they came; one that waits makes later ones wait, and one whose lease ran
+  out on its way to the log holds back those behind it.
 
 Threading: the event loop.
 """
@@ -71,6 +72,9 @@ class Replication:
         self._passing = Passing()
         self._copies = Copies(self.peers.values)
         self._stamping = 0
+        self._turn = 0
+        self._is_stale = False
+        """Some of this turn have to come again: nothing is stamped until all that was on its way has come back."""
         self._serial = 0
         self._sequencer = own
 
@@ -309,7 +313,7 @@ class Replication:
 
     def pump(self, now: float) -> None:
         """Route what waits, in order, as far as it goes."""
-        while self._held:
+        while self._held and not self._is_stale:
             route = self.route(now)
             if isinstance(route, Wait):
                 return
@@ -319,7 +323,7 @@ class Replication:
                 self._pass_on(submission, route.server, now, strict=strict)
             else:
                 self._stamping += 1
-                self._deeds.stamp(submission, strict=strict, valid_until=route.valid_until)
+                self._deeds.stamp(submission, strict=strict, valid_until=route.valid_until, turn=self._turn)
 
     def route(self, now: float) -> Route:
         if self.is_full:
@@ -378,6 +382,10 @@ class Replication:
                 submission.asker.answer(Refused(id=submission.op.id, code=error.code, message=str(error)))
         if again:
             self._requeue(again)
+            self._is_stale = True
+        if self._is_stale and self._stamping == 0:
+            self._is_stale = False
+            self._turn += 1
         if self._stamping == 0 and (self._held or any(peer.phase is Phase.COMING for peer in self.peers.values())):
             for peer in self.peers.values():
                 self.review(peer, now)

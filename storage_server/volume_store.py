@@ -76,6 +76,7 @@ class VolumeStore:
         """Why nothing new is taken now (set by the event loop): the disk is full."""
         self.published: list[Published] = []
         self.streams = Streams()
+        self._stale_turn: int | None = None
         self._wanted: dict[str, None] = dict.fromkeys(json.loads(database.meta("wanted") or "[]"))
 
     def _meta_or(self, key: str, value: str) -> str:
@@ -99,12 +100,13 @@ class VolumeStore:
 
     # --- new operations
 
-    def stamp(self, submission: Submission, *, strict: bool, valid_until: float) -> Stamped:
+    def stamp(self, submission: Submission, *, strict: bool, valid_until: float, turn: int | None = None) -> Stamped:
         """Into the log, with the next stamp of this server; a known one keeps its own. Raises the refusal."""
         op = submission.op
         self.streams.check(submission)
         try:
-            if self._monotonic() >= valid_until:
+            if self._monotonic() >= valid_until or (turn is not None and turn == self._stale_turn):
+                self._stale_turn = turn
                 raise StaleLease
             result = self._stamp_new(submission, strict=strict)
         except (GdahError, StaleLease) as error:

@@ -213,10 +213,10 @@ class Volume:
 
     # --- Deeds of the replication
 
-    def stamp(self, submission: Submission, *, strict: bool, valid_until: float) -> None:
+    def stamp(self, submission: Submission, *, strict: bool, valid_until: float, turn: int) -> None:
         self.writer.submit(
             Job(
-                lambda store: store.stamp(submission, strict=strict, valid_until=valid_until),
+                lambda store: store.stamp(submission, strict=strict, valid_until=valid_until, turn=turn),
                 sync=submission.sync,
                 submission=submission,
                 is_small=self.replication.waiting <= 1,  # of many, batches in the writer's thread are worth more

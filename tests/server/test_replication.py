@@ -49,12 +49,14 @@ class Deeds:
     """What was asked for, and the hands to do it."""
 
     stamped: list[tuple[Submission, bool, float]] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
     passed: list[tuple[ServerId, Submission, bool]] = field(default_factory=list)
     looked_up: list[Submission] = field(default_factory=list)
     changes: int = 0
 
-    def stamp(self, submission: Submission, *, strict: bool, valid_until: float) -> None:
+    def stamp(self, submission: Submission, *, strict: bool, valid_until: float, turn: int) -> None:
         self.stamped.append((submission, strict, valid_until))
+        self.turns.append(turn)
 
     def pass_on(self, server: ServerId, submission: Submission, *, strict: bool) -> None:
         self.passed.append((server, submission, strict))
@@ -360,6 +362,24 @@ class TestLease:
         world.it.stamped([(first, StaleLease()), (second, StaleLease())], world.now)
         world.beat(B, sequencer=A)
         assert [each[0] for each in world.deeds.stamped[2:]] == [first, second, third]
+
+    def test_nothing_is_stamped_while_stale_ones_are_on_their_way_back(self) -> None:
+        """Seen with a backlog on a busy machine: those behind the stale ones had a later lease and were logged first,
+        so that a folder's removal came before those of the files in it, and the folder came back."""
+        world = World(A, B)
+        world.join(B)
+        first, second = world.submit(), world.submit()
+        world.now += 0.3
+        world.beat(B, sequencer=A)
+        third = world.submit()
+        assert world.deeds.stamped[2][2] > world.deeds.stamped[1][2], "a later lease"
+        world.it.stamped([(first, StaleLease())], world.now)
+        fourth = world.submit()
+        world.beat(B, sequencer=A)
+        assert len(world.deeds.stamped) == 3, "the second and the third are still on their way"
+        world.it.stamped([(second, StaleLease()), (third, StaleLease())], world.now)
+        assert [each[0] for each in world.deeds.stamped[3:]] == [first, second, third, fourth]
+        assert world.deeds.turns == [0, 0, 0, 1, 1, 1, 1], "or the writer would find the new ones stale, too"
 
     def test_both_lanes_must_hear_us(self) -> None:
         world = World(A, B)

@@ -152,6 +152,23 @@ def test_a_stale_lease_stamps_nothing(kept: Kept) -> None:
     assert known.stamp == result.stamp, "what is known needs no lease"
 
 
+def test_what_follows_a_stale_one_in_its_turn_is_stale_whatever_its_own_lease(kept: Kept) -> None:
+    known, first, second = (kept.submission(name) for name in (b"a", b"b", b"c"))
+    (before,) = kept.run(kept.job(known))
+
+    def job(submission: Submission, valid_until: float, turn: int) -> Job:
+        return Job(
+            lambda store: store.stamp(submission, strict=True, valid_until=valid_until, turn=turn),
+            submission=submission,
+        )
+
+    results = kept.run(job(first, kept.now, 5), job(second, FOREVER, 5), job(known, FOREVER, 5))
+    assert [type(result) for result in results] == [StaleLease, StaleLease, Stamped]
+    assert results[2].stamp == before.stamp, "known: it is not stamped anew"
+    results = kept.run(job(first, FOREVER, 6), job(second, FOREVER, 6))
+    assert results[0].stamp < results[1].stamp
+
+
 def test_nothing_overtakes_an_operation_that_must_be_sent_again(kept: Kept) -> None:
     data = os.urandom(100_000)
     lacking = kept.submission(b"a", data)
