@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlite_utils
 
-from gdah_volume.errors import GdahError, NoSpace, StorageFailed
+from gdah_volume.errors import GdahError, NoSpace, StorageFailed, Unavailable
 from gdah_volume.schema import migrate
 
 BUSY_TIMEOUT_S = 10.0
@@ -220,8 +220,11 @@ class Database:
         return Database(self.path, create=False, read_only=True)
 
     def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file as far as readers allow."""
-        self.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        """Fold the write-ahead log into the file as far as readers allow. Raises NoSpace, StorageFailed."""
+        try:
+            self.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            raise _translated(error, self.path) from error
 
     def integrity_check(self) -> list[str]:
         """What SQLite finds wrong; empty when nothing is."""
@@ -240,4 +243,7 @@ def _translated(error: sqlite3.Error, path: str) -> GdahError:
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_FULL":
         return NoSpace(f"the disk of {path} is full")
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+        # Whoever still works while the process ends; no failure of the disk, which would end it as one.
+        return Unavailable(f"{path} is closed already")
     return StorageFailed(f"{path}: {error} ({name or type(error).__name__})")

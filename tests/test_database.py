@@ -11,7 +11,7 @@ import pytest
 
 from gdah_volume import schema
 from gdah_volume.database import Database
-from gdah_volume.errors import NoSpace, StorageFailed
+from gdah_volume.errors import NoSpace, StorageFailed, Unavailable
 from gdah_volume.schema import SCHEMA_VERSION
 
 
@@ -226,3 +226,19 @@ def test_a_snapshot_inside_a_snapshot_is_the_same_one(tmp_path: Path) -> None:
                 assert reader.meta("x") is None
             assert reader.meta("x") is None
         assert reader.meta("x") == "1"
+
+
+def test_who_comes_when_it_is_closed_is_told_so_and_the_disk_is_not_blamed(tmp_path: Path) -> None:
+    """Found by the fire drill: a chunk that arrived during a shutdown made the server end as if its disk had failed."""
+    database = Database(tmp_path / "x.db")
+    database.close()
+    with pytest.raises(Unavailable) as refused, database.transaction():
+        pass
+    assert not isinstance(refused.value, StorageFailed)
+
+
+def test_a_log_that_cannot_be_folded_back_is_an_error_of_ours(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db")
+    database.close()
+    with pytest.raises(Unavailable, match="closed"):
+        database.checkpoint()
