@@ -33,6 +33,8 @@ log = logging.getLogger("gdah.mount")
 EXIT_ONLY_LOCAL = 3
 STATUS_LINE_S = 0.5
 UNMOUNT_GRACE_S = 5.0
+AGAIN_VIEW_S = 2.0
+"""After a kill or a loss of power: so long a mount waits for a server to tell what this disk may have forgotten."""
 FIRST_VIEW_S = 5.0
 """A new cache folder knows nothing yet: so long the first mount waits for a server's tree, if there is a server."""
 SWITCH_INTERVAL_S = 0.0005
@@ -68,7 +70,8 @@ class Mount:
         if not settings.read_only:  # edits of an earlier run wait in their journals for a mount that may change things
             self._recovered = self.files.recover()
         self.sync.start()
-        self.sync.upstream.wait_first_view(FIRST_VIEW_S)
+        limit_s = FIRST_VIEW_S if self.sync.mirror.empty else AGAIN_VIEW_S
+        self.sync.upstream.wait_first_view(limit_s, doubt=not self.sync.ended_well)
         facts: dict[str, object] = {
             "mount": str(self._path),
             "volume": settings.volume,

@@ -45,6 +45,8 @@ SOFTWARE = "gdah 0.1.0"
 BEAT_S = 0.1
 TIMER_S = 0.05
 PAUSE_S = 0.25
+ENDED_WELL = "ended-well"
+"""A file in the cache folder: nothing that was told is missing on this disk."""
 """The timer came so much too late: this process did not run, so silence of the servers means nothing."""
 
 
@@ -107,6 +109,9 @@ class SyncSide:
         except OSError as error:
             raise StorageFailed(f"cannot use the cache folder {folder}: {error}") from error
         self.folder = folder
+        self.ended_well = _take_mark(folder)
+        """The last run ended as it should. Otherwise the disk may have forgotten (with the power) what the servers
+        were told, and what this device shows may be older than what its programs were told."""
         self.client = client
         self.author = new_author(client)
         self.database = Database(folder / "mirror.db")
@@ -186,6 +191,8 @@ class SyncSide:
         self.transfer.close()
         with self.mirror.lock:
             self.database.close()
+        with suppress(OSError):
+            (self.folder / ENDED_WELL).touch()
         os.close(self._lock_fd)
 
     @property
@@ -300,3 +307,17 @@ def _tls(ca: str | None) -> ssl.SSLContext | None:
         return ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         raise InvalidArgument(f"cannot use the certificate {ca}: {error}") from error
+
+
+def _take_mark(folder: Path) -> bool:
+    """Whether the mark of a good end is there; it is gone afterwards, also if the power goes a moment later."""
+    try:
+        (folder / ENDED_WELL).unlink()
+    except FileNotFoundError:
+        return False
+    synced = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(synced)
+    finally:
+        os.close(synced)
+    return True

@@ -141,10 +141,10 @@ class Upstream:
         with self._beats:
             return self._beats.wait_for(lambda: self._caught_up and self._beat_count >= beats, timeout_s)
 
-    def wait_first_view(self, timeout_s: float) -> bool:
-        """At the very first start: wait until there is something to show. False: no server answers, or it
-        took too long; an empty folder is all that is known."""
-        if not self._mirror.empty:
+    def wait_first_view(self, timeout_s: float, *, doubt: bool = False) -> bool:
+        """At the very first start: wait until there is something to show; with `doubt` whether what is known is all
+        that was, until a server has told. False: no server answers, or it took too long; what is known must do."""
+        if not self._mirror.empty and not doubt:
             return True
         deadline = self._monotonic() + timeout_s
         beats = self._beat_count + 2

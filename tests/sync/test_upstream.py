@@ -326,6 +326,20 @@ def test_the_first_view_is_waited_for(setup: Setup) -> None:
     assert setup.upstream.wait_first_view(0.0) is True, "it is not the first any more"
 
 
+def test_after_a_bad_end_the_first_server_is_heard_before_anybody_looks(setup: Setup) -> None:
+    """Found by the fire drill: after a loss of power a program saw files that it had removed, because the disk had
+    forgotten what the servers knew; a moment later they were gone."""
+    a = setup.servers[0]
+    foreign(a, "x")
+    setup.connect(0)
+    eventually(lambda: setup.world.names() == ["x"])
+    assert setup.upstream.wait_first_view(0.0) is True
+    waiter = setup.world.in_thread(lambda: setup.upstream.wait_first_view(30, doubt=True))
+    assert not waiter.done
+    eventually(lambda: (a.link is not None and a.beat(), waiter.done)[1])
+    assert waiter.result is True
+
+
 def test_without_a_server_there_is_no_first_view(setup: Setup) -> None:
     for server in setup.servers:
         server.health.errors = 1
