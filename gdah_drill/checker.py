@@ -20,6 +20,7 @@ from gdah_drill.log_check import (
     check_acknowledged,
     check_lines,
     check_removals,
+    paths_in_tables,
     read_versions,
 )
 from gdah_drill.proof import check_proof
@@ -42,6 +43,7 @@ def check(history: History, final: FinalState) -> list[Finding]:
     findings = [finding for worker in replayed for finding in worker.findings]
     findings += check_rest(final)
     findings += check_trees(final)
+    findings += check_tables(final)
     findings += check_own_folders(replayed, final)
     if final.servers:
         findings += check_acknowledged(versions, acknowledged(operations, replayed), final.servers)
@@ -100,6 +102,16 @@ def check_trees(final: FinalState) -> Iterator[Finding]:
         differences = tree_differences(trees[0][1], tree)
         if differences:
             what = f"{trees[0][0]} and {name} differ in {len(differences)} paths: {'; '.join(differences[:5])}"
+            yield Finding(rule="unequal", what=what)
+
+
+def check_tables(final: FinalState) -> Iterator[Finding]:
+    """The tables of a server name what its log makes, no more and no less."""
+    for server in final.servers:
+        named = paths_in_tables(server)
+        other = sorted(named ^ set(server.tree))
+        if named and other:
+            what = f"the tables of {server.name} and its log differ in {len(other)} paths: {', '.join(other[:5])}"
             yield Finding(rule="unequal", what=what)
 
 

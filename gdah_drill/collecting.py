@@ -24,14 +24,15 @@ TABLES = ("operations", "versions", "nodes", "links")
 
 def collect(env: Environment, **more: Any) -> final.FinalState:
     """Ends every process of the environment. `more`: what else the final state says."""
-    mounts = [_mount(mount) for mount in env.mounts]
+    unread: list[str] = [more.pop("not_quiet", "")]
+    mounts = [_mount(mount, unread) for mount in env.mounts]
     statuses = {server.name: server.status() for server in env.servers}
     for mount in env.mounts:
         mount.terminate()
     for server in env.servers:
         server.process.terminate()
     rows = {server.name: _rows(server) for server in env.servers}
-    trees = {server.name: alone(env, server) for server in env.servers}
+    trees = {server.name: alone(env, server, unread) for server in env.servers}
     servers = [
         final.Server(
             name=server.name,
@@ -42,28 +43,37 @@ def collect(env: Environment, **more: Any) -> final.FinalState:
         )
         for server in env.servers
     ]
-    return final.FinalState(servers=servers, mounts=mounts, tracebacks=tracebacks(env), **more)
+    not_quiet = "\n".join(unread).strip()
+    return final.FinalState(servers=servers, mounts=mounts, tracebacks=tracebacks(env), not_quiet=not_quiet, **more)
 
 
-def _mount(mount: Mount) -> final.Mount:
+def _tree(mount: Mount, unread: list[str]) -> dict[str, bytes | str | None]:
+    try:
+        tree: dict[str, bytes | str | None] = mount.hands.call("tree", deadline_s=TREE_S)
+    except OSError as error:
+        unread.append(f"not everything can be read through {mount.name}: {error}")
+        return {}
+    return tree
+
+
+def _mount(mount: Mount, unread: list[str]) -> final.Mount:
     items = mount.get("/api/conflicts", params={"limit": 100_000}).json()["items"]
     return final.Mount(
         name=mount.name,
-        tree=mount.hands.call("tree", deadline_s=TREE_S),
+        tree=_tree(mount, unread),
         status=mount.status(),
         conflicts=[item["path"] for item in items],
     )
 
 
-def alone(env: Environment, server: Server) -> dict[str, bytes | str | None]:
+def alone(env: Environment, server: Server, unread: list[str]) -> dict[str, bytes | str | None]:
     """The tree as a new mount sees it that has this server only, while no other one runs."""
     server.start()
     looking = Mount(env.cluster, f"alone-with-{server.name}", [server])
     env.cluster.mounts.append(looking)
     try:
         looking.start("--read-only")
-        tree: dict[str, bytes | str | None] = looking.hands.call("tree", deadline_s=TREE_S)
-        return tree
+        return _tree(looking, unread)
     finally:
         looking.terminate()
         server.process.terminate()

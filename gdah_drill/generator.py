@@ -11,7 +11,6 @@ everybody's.
 from __future__ import annotations
 
 import base64
-import contextlib
 import errno
 import random
 import threading
@@ -209,14 +208,19 @@ class Worker:
         if batch.outcome == "info":
             self.uncertain = (work.calls, batch.done)
             return
-        for call in work.calls[: batch.done]:
-            self._apply(call)
-        if batch.outcome == "fail" and self._refusal(work.calls[batch.done]) != batch.errno:
+        known = [self._apply(call) for call in work.calls[: batch.done]]
+        if not all(known):
+            self.uncertain = ((), 0)
+        elif batch.outcome == "fail" and self._refusal(work.calls[batch.done]) != batch.errno:
             self.uncertain = (work.calls[batch.done :], 0)
 
-    def _apply(self, call: Call) -> None:
-        with contextlib.suppress(Refused):  # it was not refused: the checker will say so
+    def _apply(self, call: Call) -> bool:
+        """False: it was done and should have been refused. The checker will say so; here a look says what is there."""
+        try:
             self.folder.apply(call)
+        except (Refused, KeyError):  # or it uses a descriptor that an earlier one should not have got
+            return False
+        return True
 
     def _refusal(self, call: Call) -> int:
         try:

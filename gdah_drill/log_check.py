@@ -10,6 +10,7 @@ mount said about versions is believed. Pure.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -218,3 +219,24 @@ def check_removals(told: Versions, operations: Iterable[Operation]) -> list[Find
         for (device, kind), count in sorted(told.removals.items())
         if count > made[device, kind]
     ]
+
+
+def paths_in_tables(server: Server) -> set[str]:
+    """Every path that the tables of a server name; a mount's tree is made from its log."""
+    live = {row["node"]: row for row in server.links if row["live"] and row.get("parent")}
+    paths: dict[str, str] = {"root": ""}
+
+    def path_of(node: str) -> str | None:
+        if node not in paths and node in live:
+            above = path_of(live[node]["parent"])
+            if above is None:
+                return None
+            paths[node] = f"{above}/{os.fsdecode(live[node]['name'])}".lstrip("/")
+        return paths.get(node)
+
+    found = set()
+    for row in server.links:
+        above = path_of(row["parent"]) if row["live"] and row.get("parent") else None
+        if above is not None:
+            found.add(f"{above}/{os.fsdecode(row['name'])}".lstrip("/"))
+    return found

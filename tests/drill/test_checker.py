@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gdah_drill.checker import check
+from gdah_drill.checker import check, check_tables
 from gdah_drill.content import line_of, make
 from gdah_drill.final import RULES, FinalState, Server
 from gdah_drill.history import CUT, FULL, KILL, LOAD_ENDED, STOOD_STILL, STOP, Event, History, Operation
@@ -204,6 +204,15 @@ def test_more_conflict_copies_than_conflicting_writes(ending: Ending) -> None:
 def test_different_digests(ending: Ending) -> None:
     ending.servers(lambda server: replace(server, status={"volumes": {"v": {"digest": "other"}}}))
     assert ending.rules() == {"unequal"}
+
+
+def test_a_name_that_only_the_tables_have(ending: Ending) -> None:
+    tree: dict[str, Any] = {path: value for path, value in ending.final.servers[0].tree.items() if "/" not in path}
+    links = [{"node": path, "parent": "root", "name": path.encode(), "live": 1} for path in tree]
+    server = replace(ending.final.servers[0], tree=tree, links=links)
+    assert list(check_tables(replace(ending.final, servers=[server]))) == []
+    links.append({"node": "back", "parent": next(iter(tree)), "name": b"back", "live": 1})
+    assert [finding.rule for finding in check_tables(replace(ending.final, servers=[server]))] == ["unequal"]
 
 
 def test_a_mixture_in_the_shared_folder(ending: Ending) -> None:
