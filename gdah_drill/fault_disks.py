@@ -27,6 +27,7 @@ from gdah_drill.waiting import wait_until
 SAFE_S = 20.0
 BACK_S = 60.0
 FELT_S = 10.0
+ENDS_S = 5.0
 """So much longer a disk may fail until somebody needs it."""
 
 
@@ -51,6 +52,9 @@ class OfADisk(Fault):
         if not self._felt():  # what it has in memory is enough for it: then it must do without
             self._start_on_it()
         self.happened = self._felt()
+        if isinstance(self.node, Server) and self.kind != words.FULL and self.happened:  # it may be about to end
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: not self.node.process.running, "the server ends", ENDS_S)
         self.env.disks[self.target].heal()
         self.details["ended_itself"] = not self.node.process.running
         if not self.node.process.running:

@@ -256,6 +256,7 @@ class Drill:
             status = mount.status()
             pending = status["pending"]
             assert pending["operations"] == 0, f"{mount.name}: {pending}"
+            assert status["unsaved_files"] == 0, f"{mount.name}: {status['unsaved_files']} files are not saved yet"
             assert status["copies"] == copies, f"{mount.name}: copies {status['copies']}"
         assert self.env.servers_agree()
         digests = {server.name: server.volume()["digest"] for server in servers}

@@ -1,7 +1,8 @@
 """One mount from start to end, as a list of steps: what is built in which order, and taken down in which.
 
-Start: mountpoint, sync side (it locks the cache folder), file system with what it recovers, kernel, page. Stop, the
-other way round, with what is not yet on every server handed over first. Nothing is decided here but the order.
+Start: mountpoint, sync side (it locks the cache folder), a first look at a server, what the file system recovers, page,
+kernel. Stop, the other way round, with what is not yet on every server handed over first. Nothing is decided here but
+the order.
 
 Threading: everything here runs on the main thread; signal handlers only set an event.
 """
@@ -67,11 +68,12 @@ class Mount:
         self.sync.changelog.read_only = settings.read_only
         self.files.open(self.sync, self.kernel_cache)
         self.sync.upstream.when_told(self.kernel_cache.after)
-        if not settings.read_only:  # edits of an earlier run wait in their journals for a mount that may change things
-            self._recovered = self.files.recover()
         self.sync.start()
         limit_s = FIRST_VIEW_S if self.sync.mirror.empty else AGAIN_VIEW_S
         self.sync.upstream.wait_first_view(limit_s, doubt=not self.sync.ended_well)
+        if not settings.read_only:  # edits of an earlier run wait in their journals for a mount that may change things
+            # Only now: a disk that forgot that they were saved would make a conflict out of them.
+            self._recovered = self.files.recover()
         facts: dict[str, object] = {
             "mount": str(self._path),
             "volume": settings.volume,

@@ -3,7 +3,7 @@
 Two steps, because the dirty store forgets at its start what no operation names: `sealed_chunks` says before
 that which chunks the journals still need; `restore` gives the files when the tree is there.
 
-Threading: at the start, before other threads.
+Threading: at the start, before any program is let in; the mirror follows its server already.
 """
 
 from __future__ import annotations
