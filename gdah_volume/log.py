@@ -260,6 +260,15 @@ class Log:
     def stamped_above(self, stamp: Stamp) -> list[tuple[OpId, Stamp]]:
         return self._stamps("(clock, server) > (?, ?) AND clock < ?", (stamp.clock, stamp.server, PENDING_CLOCK))
 
+    def last_up_to(self, stamp: Stamp) -> tuple[OpId, Stamp] | None:
+        """The one with the largest stamp that is not above that."""
+        row = self._db.row(
+            "SELECT id, clock, server FROM operations WHERE (clock, server) <= (?, ?)"
+            " ORDER BY clock DESC, server DESC, id DESC LIMIT 1",
+            (stamp.clock, stamp.server),
+        )
+        return None if row is None else (OpId(row[0]), Stamp(row[1], ServerId(row[2])))
+
     def range_ids(self, low: int, high: int) -> list[tuple[OpId, Stamp]]:
         return self._stamps("clock >= ? AND clock < ?", (low, min(high, PENDING_CLOCK)))
 

@@ -122,6 +122,10 @@ class Replica:
         """Ids and stamps of those with a larger stamp, in the order of the stamps."""
         return self._log.stamped_above(stamp)
 
+    def last_up_to(self, stamp: Stamp) -> tuple[OpId, Stamp] | None:
+        """The one in the log with the largest stamp that is not above that."""
+        return self._log.last_up_to(stamp)
+
     def range_digest(self, low: int, high: int) -> tuple[int, bytes]:
         """(number, digest) of what the log holds with clocks in [low, high); equal for equal sets, 16 bytes."""
         return self._log.range_digest(low, high)

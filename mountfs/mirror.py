@@ -130,6 +130,11 @@ class Mirror:
                 (op, stamp) for op, stamp in self.replica.stamped_above(self.replica.stable) if not stamp.is_pending
             ]
 
+    def newest_everywhere(self) -> tuple[OpId, Stamp] | None:
+        """The last operation that every server held, if the log still has one."""
+        with self.lock:
+            return self.replica.last_up_to(self.replica.stable)
+
     @contextmanager
     def changing(self, *, sync: bool = False) -> Iterator[Replica]:
         """The lock and one transaction."""

@@ -160,10 +160,10 @@ class Outbox:
             self._aside[record.id] = record
             return True
 
-    def take(self, record: Record, session: int) -> Operation | None:
-        """The first in the queue is sent now. None: it is not the first any more, or must wait, because it
-        names something whose strict operation is unanswered: refused, that would leave this one meaning
-        something else."""
+    def take(self, record: Record, session: int, *, strict: bool = True) -> Operation | None:
+        """The first in the queue is sent now, strictly if it can be and `strict` allows it. None: it is not the first
+        any more, or must wait, because it names something whose strict operation is unanswered: refused, that would
+        leave this one meaning something else."""
         with self._lock:
             op = record.op
             if op is None or (record.id not in self._aside and self._first() is not record):
@@ -179,7 +179,8 @@ class Outbox:
                 heappop(self._queue)
             # Never strict when it may be logged elsewhere, nor while something before it is in doubt: refused here and
             # found there would be a contradiction.
-            record.sent_strict = record.wants_strict and not record.told and not record.in_doubt and self._in_doubt == 0
+            sure = not record.told and not record.in_doubt and self._in_doubt == 0
+            record.sent_strict = strict and record.wants_strict and sure
             if record.sent_strict:
                 self._strict_out.add(record.id)
             record.session = session

@@ -170,7 +170,7 @@ class Sending:
         """False: it has to wait (`pump` is called with the next answer), or the link is down (`on_down`
         follows)."""
         blobs = self._log.blobs_of(record)
-        op = self._outbox.take(record, session.number)
+        op = self._outbox.take(record, session.number, strict=not session.is_behind)
         if op is None:
             return False
         try:

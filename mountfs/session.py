@@ -55,6 +55,13 @@ class Session:
     offers_out: int = 0
     handed: int = 0
     subscribed: bool = False
+    probe: tuple[OpId, Stamp] | None = None
+    """Every server held it once: one that wants it has lost its data, or is new. Not handed over, so that the next
+    connection finds out, too."""
+    is_behind: bool = False
+    """It lacks what this mount has seen, so its strict answers would be wrong: it is asked tentatively until it has it.
+    (A server that had lost its folder and knew the mount before its peer refused a mkdir in a folder that it had not
+    heard of yet.)"""
     lending: list[Chunk] = field(default_factory=list)
     """Large chunks that the server may lack, to be offered to it when there is time."""
 
@@ -124,6 +131,10 @@ def hand_over(
     """Answer one Want. True: that was the last one. Raises Unreachable."""
     link = session.link
     session.offers_out -= 1
+    if session.probe is not None and session.probe[0] in ids:
+        session.is_behind = True
+        log.warning("the server lacks what every server had; it is asked tentatively until it has it url=%s", link.url)
+        ids = [name for name in ids if name != session.probe[0]]
     for start in range(0, len(ids), BATCH_MAX_ENTRIES):
         with mirror.lock:
             wanted = list(_known(mirror, ids[start : start + BATCH_MAX_ENTRIES]))

@@ -279,6 +279,9 @@ class Upstream:
         session = self._session
         if session is None or session.link is not link or session.phase != "live":
             return
+        if session.is_behind and session.probe is not None and stable >= session.probe[1]:
+            log.info("the server has caught up url=%s", link.url)
+            session.is_behind = False
         self._feeding.beaten(session, everywhere=everywhere, head=head, stable=stable, digest=digest)
         self._reached(session)
         with self._beats:
@@ -360,11 +363,12 @@ class Upstream:
         self._log.begin_session()
         feed = self._mirror.feed(link.server, link.epoch)
         stamped = not_told(self._mirror.stamped_above_stable(), feed, welcome)
-        session = Session(self._sessions, link, welcome, feed, self._monotonic())
+        probe = self._mirror.newest_everywhere()
+        session = Session(self._sessions, link, welcome, feed, self._monotonic(), probe=probe)
         log.info("using %s (%s): offering %d operations", link.url, self.choice.why, len(stamped))
         self.sending.use(session)
         try:
-            for part in offers(stamped):
+            for part in offers([probe, *stamped] if probe else stamped):
                 session.offers_out += 1
                 link.offer(part)
             if session.offers_out == 0:

@@ -730,6 +730,37 @@ def test_a_new_epoch_is_read_anew(setup: Setup) -> None:
     eventually(lambda: len(new.log) == 2)
 
 
+def test_a_server_that_lost_what_all_had_is_asked_tentatively_until_it_has_it(setup: Setup) -> None:
+    """Found by a drill: a server that came back empty met the mount before it met its peer, and refused what was to be
+    done in folders that it had not heard of yet."""
+    a = setup.servers[0]
+    setup.connect(0)
+    for name in ("old", "new"):
+        setup.world.create(name)
+    a.beat(stable=True)
+    eventually(lambda: setup.world.mirror.newest_everywhere() is not None)
+    assert a.link is not None
+    a.link.cut("its folder is gone")
+    empty = setup.servers[0] = FakeServer("sa")
+    empty.epoch = Epoch("e2")
+    setup.connect(0)
+    setup.world.unlink("old")
+    assert setup.world.names() == ["new"], "the program was not refused"
+    assert submits(empty)[-1][1] is False
+    empty.link.cut("once more")  # type: ignore[union-attr]
+    setup.connect(0)
+    setup.world.unlink("new")
+    assert submits(empty)[-1][1] is False, "and it is known again after that"
+
+    with empty.lock:
+        for _, stamp, op in a.replica.entries_after(0, 10):
+            empty.replica.accept(op, stamp)
+    empty.beat(stable=True)
+    setup.world.create("later")
+    eventually(lambda: submits(empty)[-1][1] is True or setup.world.create(f"later{len(empty.asked)}"))
+    assert not {"old", "new"} & set(setup.world.names())
+
+
 def test_a_failed_snapshot_is_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "SNAPSHOT_WORTH", 3)
     a = setup.servers[0]
