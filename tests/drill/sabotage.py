@@ -11,6 +11,7 @@ was slow or the drill proved too little.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections import Counter
@@ -26,6 +27,8 @@ from gdah_drill.runner import Drill, Result, Settings
 from gdah_drill.scenes import Scene, Step
 
 RULES = ("lost", "history", "wrong", "mixed", "unequal", "deleted", "own-conflict", "fsync", "error", "restless")
+ROOT = Path(__file__).parents[2]
+"""What the processes of a broken drill have to import from."""
 SERVERS = ("server-a", "server-b")
 REST_S = 25.0
 """A cluster that was broken may never come to rest; whole ones of this size take 2 s."""
@@ -124,6 +127,7 @@ def run(case: Case, *, broken: bool = True) -> Result:
 
 def main() -> int:
     runner.REST_S = REST_S
+    os.environ["PYTHONPATH"] = str(ROOT)
     parser = argparse.ArgumentParser(prog="python -m tests.drill.sabotage", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CASES))
     parser.add_argument("--whole", action="store_true", help="with nothing broken")
