@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,8 +174,9 @@ def _finding(rule: str, what: str, content: Acknowledged) -> Finding:
     return Finding(rule=rule, what=what, operations=(content.n,))
 
 
-def check_lines(operations: Sequence[Operation], final: FinalState) -> list[Finding]:
-    """Each line that was acknowledged is in a file, or in one that somebody removed who had seen the line."""
+def check_lines(operations: Sequence[Operation], final: FinalState, forgotten: Collection[int] = ()) -> list[Finding]:
+    """Each line that was acknowledged is in a file, or in one that somebody removed who had seen the line.
+    `forgotten`: numbers of operations that a disk without power may have forgotten."""
     there: set[str] = set()
     for server in final.servers[:1]:
         for data in server.tree.values():
@@ -194,6 +195,7 @@ def check_lines(operations: Sequence[Operation], final: FinalState) -> list[Find
         )
         for operation in operations
         if operation.op == "s-append" and operation.outcome == "ok" and operation.content not in there
+        if operation.details.get("fsync") or operation.n not in forgotten
     ]
 
 

@@ -34,6 +34,7 @@ from gdah_drill.history import (
 
 SETTLE_S = 3.0
 """A server or link that comes back is used again within this time."""
+LOOK_EVERY_S = 0.25
 CAUGHT_UP_S = 60.0
 """After a fault servers may be catching up for so long; until then they do not decide together."""
 OWN_SLACK_S = 2.0
@@ -97,6 +98,16 @@ class Reach:
             if fault.fault == POWER and fault.target == mount and since <= fault.began <= until:
                 return self.is_reachable(mount, fault.began - SETTLE_S, fault.began)
         return None
+
+    def may_be_forgotten(self, operation: Operation) -> bool:
+        """Whether the mount's disk forgot what was not synced before any server could be reached for a while after the
+        operation: then only this disk had it, and without an fsync nothing more was promised."""
+        for fault in self._faults:
+            if fault.fault == POWER and fault.target == operation.mount and fault.began >= operation.began:
+                looks = max(1, int((fault.began - operation.ended) / LOOK_EVERY_S))
+                times = [operation.ended + LOOK_EVERY_S * number for number in range(looks)]
+                return not any(self.is_reachable(operation.mount, at, at + LOOK_EVERY_S) for at in times)
+        return False
 
     def was_calm(self, began: float, ended: float) -> bool:
         """Nothing was wrong anywhere, and had not been for so long that the servers had told each other everything."""

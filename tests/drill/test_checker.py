@@ -15,7 +15,7 @@ import pytest
 from gdah_drill.checker import check, check_tables
 from gdah_drill.content import line_of, make
 from gdah_drill.final import RULES, FinalState, Server
-from gdah_drill.history import CUT, FULL, KILL, LOAD_ENDED, STOOD_STILL, STOP, Event, History, Operation
+from gdah_drill.history import CUT, FULL, KILL, LOAD_ENDED, POWER, STOOD_STILL, STOP, Event, History, Operation
 from gdah_drill.log_check import key_of
 from gdah_drill.report import for_people, report_of
 from tests.drill.endings import Rows, final_of, rows_of, run_history
@@ -107,6 +107,32 @@ def test_a_write_that_is_in_no_log_is_lost(ending: Ending) -> None:
 def test_one_that_was_fsynced_too(ending: Ending) -> None:
     written(ending, "w1.9001", fsync=True)
     assert ending.rules() == {"fsync"}
+
+
+def lose_power(ending: Ending, told: Operation) -> None:
+    ending.history.fault(POWER, "one", began=told.ended + 1, ended=told.ended + 2)
+
+
+def no_server(ending: Ending, told: Operation) -> None:
+    for server in ("server-a", "server-b"):
+        ending.history.fault(KILL, server, began=told.began - 1, ended=told.ended + 9)
+
+
+def test_what_only_a_disk_had_that_lost_its_power_was_not_promised(ending: Ending) -> None:
+    told = written(ending, "w1.9001")
+    no_server(ending, told)
+    assert "lost" in ending.rules()
+    lose_power(ending, told)
+    assert "lost" not in ending.rules()
+    fsynced = written(ending, "w1.9002", fsync=True)
+    no_server(ending, fsynced)
+    lose_power(ending, fsynced)
+    assert "fsync" in ending.rules(), "but what was fsynced was"
+
+
+def test_what_a_server_could_have_been_told_survives_the_power_of_a_mount(ending: Ending) -> None:
+    lose_power(ending, written(ending, "w1.9001"))
+    assert "lost" in ending.rules()
 
 
 def test_a_version_that_nobody_let_go_is_lost(ending: Ending) -> None:
