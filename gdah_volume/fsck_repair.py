@@ -292,7 +292,9 @@ def replace_database(path: Path, anew: Path) -> Path:
     """The new database gets the name; the old one keeps its bytes under another."""
     with suppress(GdahError, sqlite3.Error), closing(Database(path, create=False)) as old:
         old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}")
+    at = time.time_ns()
+    when = time.strftime("%Y%m%dT%H%M%S", time.gmtime(at // 10**9))
+    aside = path.with_name(f"{path.name}.damaged-{when}.{at % 10**9:09}")  # repaired twice within a second: two files
     for suffix in ("-wal", "-shm"):
         with suppress(FileNotFoundError):
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")

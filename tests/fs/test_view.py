@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from gdah_volume.brake import BrakeLimits
 from gdah_volume.errors import Exists, IsADirectory, NotADirectory, NotFound, Unreachable
 from gdah_volume.ids import DEFAULT_VOLUME, VolumeName
 from mountfs.fileside import FileSide, supplementary_groups
@@ -37,6 +38,7 @@ class Settings:
     uid: int | None = None
     gid: int | None = None
     umask: int = 0
+    brake: BrakeLimits = field(default_factory=BrakeLimits)
 
 
 class Mounted:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gdah_drill import launch
 from gdah_drill.cluster import Cluster, Server
 from gdah_drill.waiting import wait_until
 from gdah_volume.content import hash_of
@@ -103,19 +104,25 @@ def test_damage_is_found_and_repaired_and_what_both_lost_is_named(servers: Serve
 def test_trash_goes_after_its_retention_and_stays_restorable_before(servers: Servers, lane: Connect) -> None:
     cluster = servers(2, start=False)
     options = ("--collect-grace-hours", "0", "--collect-keep-days", "1")
+    clock = cluster.folder / "clock"
+    clock.write_text(str(-40 * 86_400))
     for server in cluster.servers:
+        server.environ = {launch.CLOCK: str(clock)}
         server.start(*options)
     wait_joined(cluster)
     a = cluster.servers[0]
     mount = lane(a)
     long_ago = time.time_ns() - 40 * DAY_NS
     datas: dict[bytes, bytes] = {}
-    for name, removed in ((b"old trash", long_ago), (b"young trash", time.time_ns()), (b"kept", None)):
+    for name, removed in ((b"kept", None), (b"old trash", long_ago), (b"young trash", time.time_ns())):
         data = datas[name] = os.urandom(70_000)
         cluster.http.put(f"{a.url}{VOLUME}/chunks/{hash_of(data).hex()}", content=data)
         op, _ = mount.identity.create(name, data)
         op = msgspec.structs.replace(op, time_ns=long_ago)
         assert isinstance(mount.answer(mount.submit(op)), Ack)
+        if name == b"young trash":
+            clock.write_text("0")
+            wait_until(lambda: (cluster.folder / "clock.seen").read_text().split()[-2:] == ["0", "0"], "it is today")
         if removed is not None:
             gone = Unlink(
                 id=mount.identity.next_id(),
