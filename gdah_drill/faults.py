@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ CALLS_END_S = 0.3
 """Programs finish the call that they are in before their mount goes away under them."""
 
 
-class Fault:
+class Fault(ABC):
     """One fault of one target. `details` go into the history."""
 
     kind: ClassVar[str]
@@ -41,11 +42,11 @@ class Fault:
         """What nobody else may work on meanwhile."""
         return (self.target,)
 
-    def begin(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def begin(self) -> None: ...
 
-    def end(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def end(self) -> None: ...
 
     @property
     def node(self) -> Node:

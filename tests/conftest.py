@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,6 +40,32 @@ def new_cluster(tmp_path: Path, fuse: None) -> Iterator[Callable[..., Cluster]]:
             return stack.enter_context(Cluster(tmp_path / f"c{count}", servers, cables=cables))
 
         yield make
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """A server that sends back what it gets; its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            while piece := connection.recv(65536):
+                connection.sendall(piece)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(5)
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,32 +12,6 @@ import pytest
 from gdah_drill.hands import Hands, Stuck
 from gdah_drill.processes import free_port, run_program
 from gdah_drill.proxy import FaultProxy
-
-
-@pytest.fixture
-def echo() -> Iterator[int]:
-    """A server that sends back what it gets; its port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-    def answer(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            while piece := connection.recv(65536):
-                connection.sendall(piece)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    yield listener.getsockname()[1]
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    thread.join(5)
 
 
 @pytest.fixture

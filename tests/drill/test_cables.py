@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,34 +12,6 @@ from gdah_drill.callers import caller
 from gdah_drill.processes import free_port
 from gdah_drill.proxy import FaultProxy
 from gdah_drill.waiting import wait_until
-
-
-@pytest.fixture
-def echo() -> Iterator[int]:
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-    def answer(connection: socket.socket) -> None:
-        with connection:
-            try:
-                while piece := connection.recv(65536):
-                    connection.sendall(piece)
-            except OSError:
-                pass
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    yield listener.getsockname()[1]
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    thread.join(5)
 
 
 @pytest.fixture
