@@ -9,17 +9,22 @@ Exit codes: 0 nothing was found, 1 something was, 2 wrong usage, 3 the drill pro
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from gdah_drill import history as words
+from gdah_drill.processes import REPOSITORY
 from gdah_drill.report import for_people, report_of
 from gdah_drill.runner import Drill, Result, Settings
 
@@ -49,10 +54,9 @@ def run(flags: argparse.Namespace) -> int:
             home=folder, seed=seed + number, seconds=flags.seconds, servers=flags.servers, mounts=flags.mounts,
             workers=flags.workers, kinds=kinds,
         )  # fmt: skip
+        date = datetime.now(UTC).isoformat(timespec="seconds")
         result = Drill(settings, lambda line: print(line, flush=True)).run()
-        report = report_of(
-            result.history, result.final, result.findings, seed=settings.seed, took_s=round(result.took_s, 1)
-        )
+        report = _report(result, date)
         print(for_people(report), flush=True)
         reports.append(report)
         if flags.json:
@@ -64,6 +68,40 @@ def run(flags: argparse.Namespace) -> int:
             else:
                 print(f"everything is kept in {folder}: history.jsonl, logs, data; seed {settings.seed}")
     return worst
+
+
+def _report(result: Result, date: str) -> dict[str, Any]:
+    settings = result.settings
+    return report_of(
+        result.history,
+        result.final,
+        result.findings,
+        seed=settings.seed,
+        date=date,
+        commit=code_in_use(),
+        settings={
+            "seconds": settings.seconds,
+            "servers": settings.servers,
+            "mounts": settings.mounts,
+            "workers": settings.workers,
+        },
+        took_s=round(result.took_s, 1),
+        healed=result.healed,
+    )
+
+
+def code_in_use() -> str:
+    """The commit of the tree from which this runs, or the version that is installed."""
+    if (REPOSITORY / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            told = subprocess.run(
+                ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=True,
+            )  # fmt: skip
+            return told.stdout.strip()
+    with contextlib.suppress(PackageNotFoundError):
+        return version("gdah")
+    return "unknown"
 
 
 def parse_kinds(text: str) -> frozenset[str] | str:

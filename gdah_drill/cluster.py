@@ -41,6 +41,7 @@ from gdah_drill.waiting import wait_until
 
 VOLUME = "test_chamber"
 START_S = 40.0
+KILL_ALONE_S = 5.0
 SETTLE_S = 60.0
 LIVE: weakref.WeakSet[Cluster] = weakref.WeakSet()
 """Open clusters, for the report of a failed test."""
@@ -218,8 +219,16 @@ class Mount(Node):
         return self.process.terminate()
 
     def kill9(self) -> None:
+        """A process that tells its kernel something while a program waits for it under the same lock can die only when
+        the connection is broken from outside; a person would do `umount -f`."""
         self.let_go()
-        super().kill9()
+        try:
+            self.process.kill9(KILL_ALONE_S)
+        except subprocess.TimeoutExpired:
+            if self.is_mounted():
+                argv = ["umount", "-f", str(self.root)]
+                subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
+            self.process.kill9()
 
     def let_go(self) -> None:
         if self._hands is not None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from gdah_drill import nursery
 from gdah_drill.hands import abandon
 
+KILL_S = 30.0
+"""A process that was killed may wait for a slow disk."""
 REPOSITORY = Path(__file__).resolve().parents[1]
 TERMINATE_S = 20.0
 _GIVEN: set[int] = set()
@@ -115,11 +117,12 @@ class Process:
         self.send(signal.SIGCONT)
         self._stopped = False
 
-    def kill9(self) -> None:
+    def kill9(self, timeout_s: float = KILL_S) -> None:
+        """Raises subprocess.TimeoutExpired for one that the kernel keeps."""
         assert self._popen is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
-        self._popen.wait(10)
+        self._popen.wait(timeout_s)
 
     def terminate(self, number: int = signal.SIGTERM, timeout_s: float = TERMINATE_S) -> int:
         """Ask it to end; returns its exit code. Raises AssertionError when it does not."""

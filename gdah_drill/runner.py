@@ -32,6 +32,7 @@ from gdah_drill.faults import start_again
 from gdah_drill.final import FinalState, Finding
 from gdah_drill.generator import Profile, Worker
 from gdah_drill.hands import DEADLINE_S, Hands
+from gdah_drill.healed import Healed
 from gdah_drill.history import History, Steadiness
 from gdah_drill.nemesis import Nemesis
 from gdah_drill.scenes import Layout, Scene, plan
@@ -41,7 +42,7 @@ REST_S = 180.0
 LOOK_EVERY_S = 0.3
 SCRUB_S = 120.0
 OPERATIONS_PER_S = 10
-"""A drill with fewer operations in a second proves little. Measured on 2 cores: 40 to 90."""
+"""A drill with fewer operations in a second proves little."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,13 @@ class Settings:
     seconds: float = 60.0
     servers: int = 2
     mounts: int = 2
-    workers: int = 6
+    workers: int = 10
     """In all, spread over the mounts."""
     kinds: frozenset[str] = frozenset(words.FAULTS)
     disks: bool = True
     sabotage: str | None = None
     profile: Profile = field(default_factory=Profile)
-    steps_per_s: float = 8.0
+    steps_per_s: float = 25.0
     """Of one worker at most: on a small machine the load leaves room for healing, which is what is watched."""
     scenes: tuple[Scene, ...] | None = None
     """Instead of those drawn from the seed."""
@@ -72,6 +73,8 @@ class Result:
     findings: list[Finding]
     scenes: list[Scene]
     took_s: float
+    healed: dict[str, int]
+    """As of `healed.Healed.sums`."""
 
 
 class DoorHands(Hands):
@@ -95,6 +98,7 @@ class Drill:
         self.env = Environment(
             settings.home, settings.servers, settings.mounts, disks=self._disks(), sabotage=settings.sabotage
         )
+        self.healed = Healed(self.env)
         self.scenes: list[Scene] = []
         self._load_over = threading.Event()
         self._finish = threading.Event()
@@ -118,6 +122,7 @@ class Drill:
         try:
             self._say(f"seed {settings.seed}: starting {settings.servers} servers and {settings.mounts} mounts")
             env.start()
+            self.healed.start()
             self.scenes = list(settings.scenes) if settings.scenes is not None else self._plan()
             self.history.mark(words.STARTED, seed=settings.seed, scenes=[scene.name for scene in self.scenes])
             workers = self._start_workers()
@@ -129,6 +134,7 @@ class Drill:
             self._load_over.set()
             self._finish_workers(workers)
             not_quiet = self._rest()
+            self.healed.look()
             self._over.set()
             looking.join()
             self._say("looking at what is there")
@@ -138,9 +144,11 @@ class Drill:
             self._over.set()
             self._load_over.set()
             steadiness.close()
+            self.healed.close()
             self.history.close()
             env.close()
-        return Result(settings, self.history, final, findings, self.scenes, time.monotonic() - began)
+        took_s = time.monotonic() - began
+        return Result(settings, self.history, final, findings, self.scenes, took_s, self.healed.sums())
 
     def _plan(self) -> list[Scene]:
         env, settings = self.env, self.settings
@@ -204,8 +212,9 @@ class Drill:
     def _finish_workers(self, threads: list[threading.Thread]) -> None:
         self.history.mark(words.LOAD_ENDED)
         self._finish.set()
+        until = time.monotonic() + REST_S
         for thread in threads:
-            thread.join(REST_S)
+            thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
                 self.env.troubles.append(f"worker {thread.name} did not end within {REST_S:.0f} s of the load's end")
 

@@ -199,7 +199,7 @@ class ChunkStore:
     def verify(self, name: ChunkHash) -> int:
         """Bytes of a chunk that is what its name says, 0 if absent. Raises as `get`, and StorageFailed for a row that
         the database cannot read."""
-        with database_errors(self._folder):
+        with database_errors(f"the database beside {self._folder}"):
             data = self._read(name, once=True)
             if data is not None and hash_of(data) != name:
                 self._set_aside(name, data)
@@ -259,7 +259,7 @@ class ChunkStore:
         except OSError as error:
             raise StorageFailed(f"the chunks in {self._folder}/{low.hex()} cannot be listed: {error}") from error
         high = bytes([prefix + 1]) if prefix < 255 else b"\xff" * 33
-        with database_errors(self._folder):
+        with database_errors(f"the database beside {self._folder}"):
             rows = self._select("SELECT hash, length(data) FROM chunks WHERE hash >= ? AND hash < ?", (low, high))
         found.update((ChunkHash(name), size) for name, size in rows)
         return found

@@ -27,12 +27,12 @@ def disk_errors(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def database_errors(where: str) -> Iterator[None]:
+def database_errors(what: str) -> Iterator[None]:
     """Of reading: whatever the database says is StorageFailed."""
     try:
         yield
     except sqlite3.Error as error:
-        raise StorageFailed(f"the database beside {where} cannot be read: {error}") from error
+        raise StorageFailed(f"{what} cannot be read: {error}") from error
 
 
 def fsync(path: str, *, missing_ok: bool = False) -> None:

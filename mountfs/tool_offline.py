@@ -62,7 +62,7 @@ def _drill_parser(commands: Any) -> None:
     drill.add_argument("--seconds", type=float, default=60.0, metavar="N", help="how long faults come (60)")
     drill.add_argument("--servers", type=int, default=2, choices=(2, 3), help="default 2")
     drill.add_argument("--mounts", type=int, default=2, choices=(2, 3, 4), help="default 2")
-    drill.add_argument("--workers", type=int, default=6, metavar="N", help="programs that write (6)")
+    drill.add_argument("--workers", type=int, default=10, metavar="N", help="programs that write (10)")
     drill.add_argument("--faults", default="all", metavar="KINDS", help="with commas; 'help' lists them (all)")
     drill.add_argument(
         "--rounds", type=int, default=1, metavar="N", help="so many drills, with the seeds that follow (1)"

@@ -11,6 +11,7 @@ from typing import Any
 from gdah_volume.errors import NoSpace
 from gdah_volume.ids import Epoch, OpId, ServerId
 from gdah_volume.wire import Entry, Feed, Held, encode
+from storage_server.peer_state import Phase
 from storage_server.ports import Applied, Outlet
 from storage_server.replication import Replication
 from storage_server.showing import Showing
@@ -44,6 +45,15 @@ class Incoming:
         self.on_applied: Callable[[ServerId], None] = lambda _server: None
         self.skipped: list[OpId] = []
         """Operations that our code could not apply."""
+        self.caught_up = 0
+        """Entries that peers gave since the start while we were not joined: what one of us had missed."""
+        self.caught_up_bytes = 0
+
+    def note_caught_up(self, server: ServerId, entries: int, size_bytes: int) -> None:
+        peer = self._replication.peers.get(server)
+        if peer is None or peer.phase is not Phase.JOINED:
+            self.caught_up += entries
+            self.caught_up_bytes += size_bytes
 
     def feed(self, server: ServerId, epoch: Epoch, message: Feed, applied: Callable[[], None]) -> None:
         """A batch of a peer's log; `applied` is called when it is in ours, and the peer told when we hold it."""

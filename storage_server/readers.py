@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import INLINE_MAX_BYTES
 from gdah_volume.database import Database
+from gdah_volume.disk_errors import database_errors
 from gdah_volume.errors import HashMismatch
 from gdah_volume.ids import OpId
 from gdah_volume.operations import Operation, chunks_in
@@ -34,13 +35,15 @@ class Readers:
 
     @contextmanager
     def replica(self) -> Iterator[Replica]:
-        """A replica to read from; its counters (head, digest) are those of when it was made."""
+        """A replica to read from; its counters (head, digest) are those of when it was made. Raises StorageFailed, from
+        whatever the caller reads, when the disk gives nothing."""
         with self._lock:
             replica = self._free.pop() if self._free else None
         if replica is None:
             replica = Replica(self._database.reader())
         try:
-            yield replica
+            with database_errors(self._database.path):
+                yield replica
         finally:
             with self._lock:
                 keep = len(self._free) < KEPT_OPEN and not self._closed
@@ -51,10 +54,10 @@ class Readers:
 
     @contextmanager
     def fresh(self) -> Iterator[Replica]:
-        """A replica of its own, with counters of now, inside one state of the database."""
+        """A replica of its own, with counters of now, inside one state of the database. Raises as `replica`."""
         database = self._database.reader()
         try:
-            with database.snapshot():
+            with database_errors(self._database.path), database.snapshot():
                 database.row("SELECT 1 FROM meta LIMIT 1")  # the state is fixed by the first read
                 yield Replica(database)
         finally:

@@ -31,6 +31,12 @@ def volume_status(volume: Volume) -> dict[str, Any]:
         "wanted_chunks": len(volume.wanted),
         "lost_chunks": list(volume.wanted.given_up),
         "skipped_operations": [str(op) for op in volume.incoming.skipped[-100:]],
+        "healed": {
+            "entries": volume.incoming.caught_up,
+            "entry_bytes": volume.incoming.caught_up_bytes,
+            "chunks": volume.content.fetched,
+            "chunk_bytes": volume.content.fetched_bytes,
+        },
         "readers": volume.feeds.readers,
         "shown_late": volume.showing.waits.late,
         "locks": volume.locks.service.figures(),

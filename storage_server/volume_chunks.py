@@ -72,6 +72,9 @@ class VolumeChunks:
         self._source = source
         self._around = around
         self._repaired = repaired
+        self.fetched = 0
+        """Chunks that peers gave since the start, because they were missing or damaged here."""
+        self.fetched_bytes = 0
         self.hurt: dict[ChunkHash, list[str]] = {}
         """Damaged or missing here, with no good copy found so far: the files that they belong to, once somebody has
         looked."""
@@ -216,7 +219,10 @@ class VolumeChunks:
         urls = self._around.peer_urls()
         if not urls:
             raise UnknownChunk(f"chunk {name.hex()} is not here, and there is no other server")
-        return await self._source.fetch(self._name, name, urls)
+        data = await self._source.fetch(self._name, name, urls)
+        self.fetched += 1
+        self.fetched_bytes += len(data)
+        return data
 
     async def _fetch_wanted(self, name: ChunkHash) -> bytes:
         """Catching up does not use the room that is kept free for the log."""

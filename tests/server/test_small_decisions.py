@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gdah_volume.chunk_store import ChunkStore
+from gdah_volume.database import Database
+from gdah_volume.errors import StorageFailed
 from gdah_volume.ids import OpId, ServerId
+from gdah_volume.replica import Replica
 from gdah_volume.stamps import Stamp
 from gdah_volume.wire import OFFER_MAX_IDS, RangeIs
 from storage_server.comparison import Comparison
 from storage_server.membership import Membership
 from storage_server.original_diff import Item, differences
+from storage_server.readers import Readers
 
 A, B, C = ServerId("a"), ServerId("b"), ServerId("c")
 
@@ -174,3 +182,22 @@ def test_a_file_and_a_folder_that_changed_places() -> None:
     new = {"b": Item("1", is_dir=True), "b/x": Item("2", is_dir=False, version="1"), "a": Item("3", is_dir=False)}
     made = _apply(old, old, new)
     assert {path: item.is_dir for path, item in made.items()} == {"b": True, "b/x": False, "a": False}
+
+
+class TestReaders:
+    """Found by the fire drill (seed 500): a server whose disk gave EIO logged a traceback for every reader."""
+
+    def test_a_log_that_the_disk_does_not_give_is_a_failed_disk(self, tmp_path: Path) -> None:
+        path = tmp_path / "volume.db"
+        with closing(Database(path)) as database:
+            Replica(database)
+            database.checkpoint()
+        readers = Readers(Database(path), ChunkStore(tmp_path / "chunks", Database(":memory:")))
+        with readers.replica() as replica:
+            assert replica.head == 0
+        size = path.stat().st_size
+        path.write_bytes(path.read_bytes()[:100] + b"\xff" * (size - 100))
+        for read in (lambda: readers.has_at(1, "x"), lambda: readers.lacking([(OpId("x"), Stamp(1, A))])):
+            with pytest.raises(StorageFailed):
+                read()
+        readers.close()
