@@ -59,6 +59,8 @@ class FinalState:
     """What an operation that moves bytes is given besides, where no link was made slower."""
     planned: Mapping[str, int] = field(default_factory=dict)
     """Faults by name that the plan had, and `operations`: how many at least."""
+    unreadable: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By mount: what it showed and could not give while every server was in reach, path to errno."""
     not_quiet: str = ""
     """Why the cluster did not come to rest after healing, if it did not."""
 

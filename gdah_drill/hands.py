@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import pickle
@@ -271,6 +272,28 @@ class Calls:
                     with open(at, "rb") as file:
                         found[key] = file.read()
         return found
+
+    def unreadable(self, path: str = "") -> dict[str, int]:
+        """Everything under a folder that cannot be read or listed, with its errno."""
+        top = self._at(path)
+        failed: dict[str, int] = {}
+
+        def note(at: str, error: OSError) -> None:
+            if error.errno != errno.ENOENT:  # removed meanwhile
+                failed[os.path.relpath(at, top)] = error.errno or -1
+
+        for folder, _, files in os.walk(top, onerror=lambda error: note(error.filename, error)):
+            for name in files:
+                at = os.path.join(folder, name)
+                try:
+                    if not os.path.islink(at):
+                        with open(at, "rb") as file:
+                            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # not from the kernel's pages
+                            while file.read(1 << 20):
+                                pass
+                except OSError as error:
+                    note(at, error)
+        return failed
 
     def poll_read(self, path: str, wanted: bytes, limit_s: float) -> float:
         """Read until the content is `wanted`; when that was, by time.time(). EOFError at the limit."""

@@ -4,7 +4,7 @@ it was seen to happen.
 Two scenes never work on the same node or link at once: the later waits. A scene that was planned is played, late if
 need be, unless the drill is interrupted.
 
-Threading: one thread a scene; `play` from the runner's.
+Threading: one thread a scene, and one for each fault that ends; `play` from the runner's.
 """
 
 from __future__ import annotations
@@ -104,22 +104,31 @@ class Nemesis:
         return fault.resources
 
     def _acts(self, faults: list[tuple[Step, Fault]]) -> None:
+        """A fault that takes its time to end (a mount that starts, a server that catches up) holds up no other: it may
+        need that the others end."""
         began = time.monotonic()
         turns = [_Turn(step.after_s, number, fault) for number, (step, fault) in enumerate(faults)]
         lasts = [step.for_s for step, _ in faults]
         since: dict[int, float] = {}
+        ends: list[threading.Thread] = []
         heapq.heapify(turns)
         while turns:
             turn = heapq.heappop(turns)
             over = self._over.wait(max(0.0, began + turn.at_s - time.monotonic()))
             if turn.ends:
-                self._end(turn.fault, since[turn.number])
+                name = f"end-{turn.fault.kind}-{turn.fault.target}"
+                ends.append(
+                    threading.Thread(target=self._end, args=(turn.fault, since[turn.number]), name=name, daemon=True)
+                )
+                ends[-1].start()
             elif over:
                 self._tell(turn.fault, time.monotonic(), "not done: the drill ended before its turn")
             else:
                 since[turn.number] = time.monotonic()
                 if self._begin(turn.fault):
                     heapq.heappush(turns, _Turn(turn.at_s + lasts[turn.number], turn.number, turn.fault, ends=True))
+        for thread in ends:
+            thread.join()
 
     def _begin(self, fault: Fault) -> bool:
         began = time.monotonic()

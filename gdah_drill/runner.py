@@ -36,6 +36,7 @@ from gdah_drill.healed import Healed
 from gdah_drill.history import History, Steadiness
 from gdah_drill.nemesis import Nemesis
 from gdah_drill.scenes import Layout, Scene, plan
+from gdah_drill.unreadable import check_readable, look
 from gdah_drill.waiting import NOT_YET, wait_until
 
 REST_S = 180.0
@@ -139,7 +140,7 @@ class Drill:
             looking.join()
             self._say("looking at what is there")
             final = self._collect(not_quiet)
-            findings = check(self.history, final)
+            findings = [*check(self.history, final), *check_readable(final)]
         finally:
             self._over.set()
             self._load_over.set()
@@ -276,8 +277,14 @@ class Drill:
         planned = Counter(step.kind for scene in self.scenes for step in scene.steps)
         planned["operations"] = int(OPERATIONS_PER_S * self.settings.seconds)
         troubles = "\n".join([*self.env.troubles, not_quiet]).strip()
+        unreadable = look(self.env)
         if not_quiet:
             return FinalState(
-                servers=[], mounts=[], tracebacks=tracebacks(self.env), planned=planned, not_quiet=troubles
+                servers=[],
+                mounts=[],
+                tracebacks=tracebacks(self.env),
+                planned=planned,
+                unreadable=unreadable,
+                not_quiet=troubles,
             )
-        return collect(self.env, planned=planned, not_quiet=troubles)
+        return collect(self.env, planned=planned, unreadable=unreadable, not_quiet=troubles)

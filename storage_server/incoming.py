@@ -5,14 +5,15 @@ Threading: the event loop; the work is the writer's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gdah_volume.errors import NoSpace
 from gdah_volume.ids import Epoch, OpId, ServerId
 from gdah_volume.wire import Entry, Feed, Held, encode
+from storage_server.feeds import entry_bytes
 from storage_server.peer_state import Phase
-from storage_server.ports import Applied, Outlet
+from storage_server.ports import Applied, Outlet, Published
 from storage_server.replication import Replication
 from storage_server.showing import Showing
 from storage_server.volume_store import VolumeStore
@@ -46,14 +47,16 @@ class Incoming:
         self.skipped: list[OpId] = []
         """Operations that our code could not apply."""
         self.caught_up = 0
-        """Entries that peers gave since the start while we were not joined: what one of us had missed."""
+        """Entries new to us that peers gave since the start while we were not joined: what we had missed."""
         self.caught_up_bytes = 0
 
-    def note_caught_up(self, server: ServerId, entries: int, size_bytes: int) -> None:
-        peer = self._replication.peers.get(server)
-        if peer is None or peer.phase is not Phase.JOINED:
-            self.caught_up += entries
-            self.caught_up_bytes += size_bytes
+    def note_new(self, published: Iterable[Published]) -> None:
+        """What is new in our log."""
+        for news in published:
+            peer = self._replication.peers.get(news.origin) if news.origin else None
+            if peer is not None and peer.phase is not Phase.JOINED:
+                self.caught_up += 1
+                self.caught_up_bytes += entry_bytes(news.entry)
 
     def feed(self, server: ServerId, epoch: Epoch, message: Feed, applied: Callable[[], None]) -> None:
         """A batch of a peer's log; `applied` is called when it is in ours, and the peer told when we hold it."""

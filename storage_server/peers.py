@@ -319,7 +319,6 @@ class PeerLink:
     def _take_feed(self, server: ServerId, epoch: Epoch, message: Feed) -> None:
         size = sum(entry_bytes(entry) for entry in message.entries)
         self._on_the_way += size
-        self.volume.incoming.note_caught_up(server, len(message.entries), size)
 
         def applied() -> None:
             self._on_the_way -= size

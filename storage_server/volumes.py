@@ -156,6 +156,7 @@ class Volume:
         self.replication.head = outcome.figures.head
         if outcome.published:
             self.feeds.publish(outcome.published)
+            self.incoming.note_new(outcome.published)
             self.deletions.note(published.entry.op for published in outcome.published)
             self.replication.published(outcome.published, now)
         self.feeds.head = outcome.figures.head  # a snapshot moves it, and publishes nothing

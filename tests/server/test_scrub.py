@@ -81,6 +81,8 @@ def test_damage_is_found_and_repaired_and_what_both_lost_is_named(servers: Serve
     assert (first["damaged"], first["missing"], first["repaired"], first["hurt"]) == (2, 1, 3, [])
     assert (first["checked"], first["database"], first["running"]) == (4, "sound", False)
     assert quarantined(a) == [b"\0", b"rot"]
+    healed = a.volume()["healed"]
+    assert (healed["chunks"], healed["chunk_bytes"]) == (3, 70_000 + 70_001 + 300)
     assert here(cluster, a, names["f0"]) == datas["f0"]
     assert here(cluster, a, names["f1"]) == datas["f1"]
     assert here(cluster, a, small_name) == small

@@ -214,6 +214,10 @@ def test_a_server_that_comes_back_empty_receives_the_union(servers: Servers, lan
     assert len(a.volume()["peers"]) == 1, "the emptied server is replaced, not added"
     assert a.volume()["of"] == 2
     wait_until(lambda: b.volume()["copies"] == 2 and a.volume()["copies"] == 2, "2/2")
+    healed = b.volume()["healed"]
+    assert healed["entries"] >= 21
+    assert healed["entry_bytes"] > 20 * len(b"data")
+    assert (healed["chunks"], healed["chunk_bytes"]) == (1, 1 << 20)
     a.kill9()
     tree = b.full_state()
     assert tree["big"] == big
