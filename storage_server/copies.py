@@ -14,7 +14,8 @@ from storage_server.ports import Submission
 
 @dataclass(order=True, slots=True)
 class Waiting:
-    """In our log at `position`, not yet at all who are waited for. `exempt`: a peer that is known to have it."""
+    """In our log at `position`, not yet at all who are waited for. `exempt`: a peer that is known to have it. `lacks`: of
+    its content something is still missing here."""
 
     position: int
     serial: int
@@ -22,6 +23,7 @@ class Waiting:
     stamp: Stamp = field(compare=False)
     exempt: ServerId | None = field(compare=False)
     at: float = field(compare=False)
+    lacks: bool = field(compare=False, default=False)
 
 
 class Copies:
@@ -54,5 +56,5 @@ class Copies:
             yield heapq.heappop(self._heap)
 
     def count(self, waiting: Waiting) -> int:
-        """Servers that hold it, ourselves included."""
-        return 1 + sum(peer.held >= waiting.position or peer.server == waiting.exempt for peer in self._peers())
+        """Servers that hold it with its content, ourselves included."""
+        return (not waiting.lacks) + sum(peer.held >= waiting.position or peer.server == waiting.exempt for peer in self._peers())

@@ -23,6 +23,11 @@ class Passed:
     copies: int | None = None
     looked_up: bool = False
 
+    @property
+    def is_content_in_doubt(self) -> bool:
+        """Nobody has looked whether that is here: a mount's is looked for when it comes, not that of a peer."""
+        return any(submission.giver is not None and not submission.is_whole for submission in self.submissions)
+
 
 class Passing:
     def __init__(self) -> None:

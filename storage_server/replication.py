@@ -60,6 +60,8 @@ class Replication:
     def __init__(self, own: ServerId, deeds: Deeds) -> None:
         self.own = own
         self.head = 0
+        self.here = 0
+        """Up to where our own log is here with all content."""
         self.peers: dict[ServerId, Peer] = {}
         self.unmet: dict[str, float] = {}
         """URLs of servers that have not said who they are -> until when they are waited for."""
@@ -122,10 +124,10 @@ class Replication:
 
     @property
     def everywhere(self) -> int:
-        """Every member holds our log up to here, with its content."""
+        """Every member holds our log up to here, with its content; we are one of them."""
         if self.unmet:
             return 0
-        return min((peer.held for peer in self.peers.values()), default=self.head)
+        return min([min(self.here, self.head), *(peer.held for peer in self.peers.values())])
 
     @property
     def lag(self) -> int:
@@ -249,7 +251,11 @@ class Replication:
                 if peer.server not in (item.origin, stamp.server):
                     peer.needed = position
             passed = self._passing.get(item.entry.op.id)
-            if passed is not None:
+            if passed is None:
+                continue
+            if passed.is_content_in_doubt:
+                self._deeds.look_up(passed.submissions[0])
+            else:
                 passed.stamped = Stamped(stamp, position)
                 self._finish_passed(item.entry.op.id, passed, now)
 
@@ -302,6 +308,10 @@ class Replication:
         if passed is not None and stamped is not None and passed.stamped is None:
             passed.stamped = stamped
             self._finish_passed(submission.op.id, passed, now)
+
+    def content_here(self, position: int) -> None:
+        """All that our log names up to there is here."""
+        self.here = max(self.here, position)
 
     # --- operations
 
@@ -392,11 +402,12 @@ class Replication:
             self.pump(now)
 
     def _await_copies(self, submission: Submission, stamped: Stamped, exempt: ServerId | None, now: float) -> None:
-        waiting = Waiting(stamped.position, submission.serial, submission, stamped.stamp, exempt, now)
+        lacks = bool(stamped.missing)
+        waiting = Waiting(stamped.position, submission.serial, submission, stamped.stamp, exempt, now, lacks)
         if submission.giver is not None:
             # A peer counts the copies itself: it only asks whether ours is here, with its content.
             if not (stamped.is_new and submission.is_whole):
-                self._acknowledge(waiting, 0 if stamped.missing else 1)
+                self._acknowledge(waiting, 0 if lacks else 1)
         elif self._copies.is_complete(waiting):
             self._acknowledge(waiting, self._copies.count(waiting))
         else:
@@ -458,7 +469,8 @@ class Replication:
             self._demote(peer, "it did not store our log in time", now)
 
     def forget_reads(self) -> None:
-        """Our log begins anew for everybody: what they said of it means nothing."""
+        """Our log begins anew for everybody: what they said of it means nothing. `content_here` is told again."""
+        self.here = 0
         for peer in self.peers.values():
             peer.read = peer.held = 0
             peer.needed = self.head

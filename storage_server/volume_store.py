@@ -281,7 +281,11 @@ class VolumeStore:
 
     def found(self, op: OpId) -> Stamped | None:
         stamp = self.replica.stamp_of(op)
-        return None if stamp is None else Stamped(stamp, self.replica.head)
+        if stamp is None:
+            return None
+        logged = self.replica.operation(op)
+        chunks = chunks_in(logged) if logged is not None else ()  # what was pruned is everywhere
+        return Stamped(stamp, self.replica.head, tuple(self._lacking(chunk.hash for chunk in chunks)))
 
     # --- cursors, epochs, members
 

@@ -86,6 +86,8 @@ class Volume:
         """Set by the edge that dials peers."""
         self.last_tick = monotonic()
         self._deaf_until = 0.0
+        self._noted = 0
+        """The head for which we wait until all content is here."""
         self.source = source
         self._store = parts.store
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -123,6 +125,7 @@ class Volume:
         missing = self._store.wanted()
         self.writer.start()
         self.wanted.add(missing)
+        self._note_content()
 
     async def stop(self) -> None:
         for conversation in list(self.conversations):
@@ -169,9 +172,21 @@ class Volume:
                 if isinstance(result, Stamped) and result.missing:
                     self.wanted.add(result.missing)
             elif job.done is not None:
+                if isinstance(result, Applied):  # before anybody is told that all is here
+                    self.wanted.add(result.missing)
                 job.done(result)
+        if not self.loading:
+            self._note_content()
         if stamped:
             self.replication.stamped(stamped, now)
+
+    def _note_content(self) -> None:
+        """What is in the log now is here as soon as all that is wanted now has come."""
+        head = self.figures.head
+        if self.replication.here >= head or self._noted == head:
+            return
+        self._noted = head
+        self.wanted.when_here(lambda: self.replication.content_here(head))
 
     async def do(
         self, run: Callable[[VolumeStore], T], *, sync: bool = False, is_small: bool = False, is_bulk: bool = False
@@ -273,8 +288,7 @@ class Volume:
                 store.check_handed(entries)
             return store.apply(entries, None, by_member=by_member)
 
-        applied = await self.do(run, sync=any(entry.sync for entry in entries))
-        self.wanted.add(applied.missing)
+        await self.do(run, sync=any(entry.sync for entry in entries))
         return self.figures.head
 
     # --- chunks
@@ -369,24 +383,31 @@ class Volume:
         snapshot = await self.source.snapshot(self.name, url)
         self.loading = True
         try:
-            again = await self.do(
-                lambda store: store.load(snapshot.rows(), server, snapshot.epoch, snapshot.head), sync=True
+            again, missing = await self.do(
+                lambda store: (store.load(snapshot.rows(), server, snapshot.epoch, snapshot.head), store.wanted()),
+                sync=True,
             )
         finally:
             self.loading = False
             snapshot.close()
         self.epoch = self._store.epoch
-        self.replication.forget_reads()
+        self._forget_reads()
         log.warning("volume %s took a snapshot of %s; %d operations of ours came on top", self.name, url, again)
-        self.wanted.add(await self.do(lambda store: store.wanted()))
+        self.wanted.add(missing)
+        self._note_content()
         self.reset(f"a snapshot of {url} was loaded")
 
     async def begin_epoch(self, reason: str) -> None:
         """Our log is not the one that others have read: positions begin anew, and we read everything again."""
         log.warning("volume %s begins a new epoch: %s", self.name, reason)
-        self.replication.forget_reads()
+        self._forget_reads()
+        self._note_content()
         self.epoch = await self.do(lambda store: store.begin_epoch(), sync=True)
         self.reset(f"new epoch: {reason}")
+
+    def _forget_reads(self) -> None:
+        self.replication.forget_reads()
+        self._noted = 0
 
     def reset(self, reason: str) -> None:
         """Drop every connection; all are dialled again."""

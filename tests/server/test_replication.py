@@ -111,6 +111,7 @@ class World:
         """Our writer logs it."""
         stamp = Stamp(position * 10, server or self.it.own)
         self.it.published([Published(Entry(position, stamp, submission.op), **named)], self.now)
+        self.it.content_here(position)
         self.it.stamped([(submission, Stamped(stamp, position))], self.now)
 
     def fed_alone(self, submission: Submission, position: int, by: ServerId) -> None:
@@ -478,6 +479,7 @@ def test_everywhere_is_what_the_least_member_holds_and_falls_when_it_comes_back_
     for other in (B, C):
         world.join(other)
     world.it.head = 9
+    world.it.content_here(9)
     world.it.held(B, 9, world.now)
     world.it.held(C, 4, world.now)
     assert world.it.everywhere == 4
@@ -486,6 +488,62 @@ def test_everywhere_is_what_the_least_member_holds_and_falls_when_it_comes_back_
     assert world.it.everywhere == 0
     world.it.retire(C, world.now)
     assert (world.it.everywhere, world.it.of) == (9, 2)
+
+
+def test_what_is_not_whole_here_is_not_everywhere_although_all_others_hold_it() -> None:
+    """We are a member, too. A server that was catching up said that all was everywhere, because its peer held it, while
+    chunks of it were still on their way; a mount that heard this let go of the only other copy."""
+    world = World(B, A)
+    world.join(A)
+    world.it.head = 9
+    world.it.held(A, 9, world.now)
+    assert world.it.everywhere == 0
+    world.it.content_here(4)
+    assert (world.it.everywhere, world.it.lag) == (4, 5)
+    world.it.content_here(9)
+    assert world.it.everywhere == 9
+    world.it.forget_reads()
+    world.it.held(A, 9, world.now)
+    assert world.it.everywhere == 0, "another log has come in its place"
+
+
+def test_our_own_copy_counts_only_with_its_content() -> None:
+    """A mount asks again for what the feed of a peer has brought already, and its chunk is still on the way here."""
+    world = World(A, B)
+    world.join(B)
+    world.it.head = 3
+    world.it.held(B, 3, world.now)
+    submission = world.submit()
+    world.it.stamped([(submission, Stamped(Stamp(10, B), 3, (ChunkHash(b"h" * 32),)))], world.now)
+    assert isinstance(world.last, Ack)
+    assert (world.last.copies, world.last.of) == (1, 2)
+
+
+def test_our_own_copy_of_what_was_looked_up_counts_only_with_its_content() -> None:
+    world = World(B, A)
+    world.join(A)
+    submission = world.submit()
+    submission.op = msgspec.structs.replace(submission.op, kind="file", content=LARGE)
+    world.it.peer_acked(A, submission.op.id, 1, world.now)
+    world.pass_time(0.1)
+    assert world.deeds.looked_up == [submission]
+    world.it.found(submission, Stamped(Stamp(10, A), 1, (ChunkHash(b"h" * 32),)), world.now)
+    assert isinstance(world.last, Ack)
+    assert (world.last.copies, world.last.of) == (1, 2)
+
+
+def test_for_a_peer_that_passes_on_we_look_whether_the_content_is_here() -> None:
+    """Of three: C relied on us, we on A. Nobody has looked here yet whether we have what it names."""
+    world = World(B, A, C)
+    world.join(A)
+    submission = world.submit(giver=C)
+    world.fed_alone(submission, 1, by=A)
+    world.it.peer_acked(A, submission.op.id, 1, world.now)
+    assert world.mount.answers == []
+    assert world.deeds.looked_up == [submission]
+    world.it.found(submission, Stamped(Stamp(10, A), 1, (ChunkHash(b"h" * 32),)), world.now)
+    assert isinstance(world.last, Ack)
+    assert world.last.copies == 0
 
 
 def test_the_stable_point_needs_a_promise_of_everybody_and_all_that_came_before_it() -> None:
