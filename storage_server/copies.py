@@ -14,8 +14,8 @@ from storage_server.ports import Submission
 
 @dataclass(order=True, slots=True)
 class Waiting:
-    """In our log at `position`, not yet at all who are waited for. `exempt`: a peer that is known to have it. `lacks`: of
-    its content something is still missing here."""
+    """In our log at `position`, not yet at all who are waited for. `exempt`: a peer that is known to have it. `lacks`:
+    of its content something is still missing here."""
 
     position: int
     serial: int
@@ -57,4 +57,6 @@ class Copies:
 
     def count(self, waiting: Waiting) -> int:
         """Servers that hold it with its content, ourselves included."""
-        return (not waiting.lacks) + sum(peer.held >= waiting.position or peer.server == waiting.exempt for peer in self._peers())
+        return (not waiting.lacks) + sum(
+            peer.held >= waiting.position or peer.server == waiting.exempt for peer in self._peers()
+        )

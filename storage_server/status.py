@@ -24,7 +24,7 @@ def volume_status(volume: Volume) -> dict[str, Any]:
         "stable_clock": figures.stable.clock,
         "role": "sequencer" if replication.sequencer == volume.server else f"passes on to {replication.sequencer}",
         "sequencer": replication.sequencer,
-        "copies": 1 + sum(peer.held >= head and peer.connected for peer in peers),
+        "copies": (replication.here >= head) + sum(peer.held >= head and peer.connected for peer in peers),
         "of": replication.of,
         "everywhere": replication.everywhere,
         "waiting": replication.waiting,

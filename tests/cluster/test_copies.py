@@ -9,6 +9,7 @@ import pytest
 
 from gdah_drill.cluster import Cluster
 from gdah_drill.waiting import wait_until
+from tests.cluster import copies
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -71,6 +72,27 @@ def test_a_server_that_comes_back_empty_receives_everything_again(new_cluster: C
     cluster.wait_settled()
     assert a.full_state() == expected
     assert mount.hands.tree() == expected
+
+
+def test_what_is_said_to_be_on_both_survives_the_loss_of_either_in_the_middle_of_work(
+    tmp_path: Path, fuse: None
+) -> None:
+    """More rounds: `python -m tests.cluster.copies`."""
+    result = copies.Result()
+    copies.play(tmp_path, 6, 1, result)
+    assert result.findings == []
+    assert result.claimed > 6 * 8 / 2
+    assert result.claimed_large > 6
+
+
+def test_a_lost_or_wrong_file_that_was_claimed_is_seen() -> None:
+    steps = [copies.Step({"a": b"1"}), copies.Step({"a": b"2"}), copies.Step({"a": None, "b": b"2"})]
+    assert copies.Claim(steps, 2).findings({"a": b"2"}) == []
+    assert copies.Claim(steps, 2).findings({"b": b"2"}) == []
+    assert len(copies.Claim(steps, 2).findings({"a": b"1"})) == 1
+    assert len(copies.Claim(steps, 3).findings({"a": b"2"})) == 2
+    assert len(copies.Claim(steps, 3).findings({})) == 1
+    assert copies.Claim(steps, 0).findings({}) == []
 
 
 def test_the_log_reads_as_what_people_did(new_cluster: Callable[..., Cluster]) -> None:
