@@ -99,6 +99,7 @@ class FileSide:
         sync.upstream.locks = locking
         self.filesystem = Filesystem(parts, space, supplementary_groups, owner, shown=shown, locking=locking)
         self._mirror = sync.mirror
+        sync.mirror.add_witness(self.filesystem.invalidation.witness)
         sync.mirror.add_listener(self.filesystem.invalidation.on_changes)
         sync.mirror.add_reload_listener(self.filesystem.invalidation.on_reload)
         self._opened = True

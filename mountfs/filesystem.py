@@ -47,6 +47,7 @@ from mountfs.ports import AttrChange, Caller, LockDone, Opened, Stat, StatFs
 from mountfs.ranges import RangeCalls
 from mountfs.recovery import Logged, restore
 from mountfs.saving import Saving
+from mountfs.until_told import LOOK_WAIT_S, OPEN_WAIT_S
 
 WRITE_MAX_BYTES = 16 << 20
 """Of one call; the rest is asked for again by who wrote it."""
@@ -113,6 +114,9 @@ class Filesystem(FolderCalls, RangeCalls):
         if handle is not None:
             with suppress(BadHandle):  # fstat of a folder brings the handle of a listing
                 file = self.handles.get(handle).file
+        file = file or self.handles.find(self.inodes.node(ino))
+        if file is not None:
+            file.until_told.arrive(LOOK_WAIT_S)
         with self._mirror.lock:
             node = self._tree.resolve(self.inodes.node(ino)) if file is None else file.node
             file = file or self.handles.find(node)
@@ -142,10 +146,8 @@ class Filesystem(FolderCalls, RangeCalls):
         if view.kind == "dir":
             found = stat_of(ino, view, subfolders=self.invalidation.subfolders.count(view.node))
             return stat_of_root(found, self._owner, self._since_ns) if view.node == ROOT else found
-        if view.kind != "file" or not view.size:
-            return stat_of(ino, view, None if file is None else file.unsaved)
-        shown = None if file is None else file.unsaved
-        if shown is not None:
+        shown = None if file is None else file.unsaved or file.until_told.shown()
+        if shown is not None or view.kind != "file" or not view.size:
             return stat_of(ino, view, shown)
         return stat_of(ino, view, None, self._stored_bytes(view, file))
 
@@ -296,7 +298,9 @@ class Filesystem(FolderCalls, RangeCalls):
     # --- files
 
     def open(self, ino: int, flags: int, caller: Caller) -> Opened:
-        return self._open(ino, flags, caller)
+        opened = self._open(ino, flags, caller)
+        self.parts.kernel.wait_told(ino, OPEN_WAIT_S)  # from now on its size and its pages are of one content
+        return opened
 
     def _open(self, ino: int, flags: int, caller: Caller) -> Opened:
         node = self._resolved(ino)

@@ -10,7 +10,15 @@ leaves.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+from gdah_volume.content import Content
+from gdah_volume.errors import GdahError
+from gdah_volume.ids import NodeId
+from gdah_volume.operations import Operation, Write
 from gdah_volume.replica import Changes
+from mountfs.attributes import Unsaved
+from mountfs.extents import stored_bytes
 from mountfs.handles import Handles
 from mountfs.inodes import Inodes
 from mountfs.openfile import Parts
@@ -23,6 +31,42 @@ class Invalidation:
         self._inodes = inodes
         self._handles = handles
         self.subfolders = Subfolders(parts.mirror.tree)
+        self._told_early: set[NodeId] = set()
+        """By the last `witness`, so that `on_changes` need not; both belong to the thread that feeds."""
+
+    def witness(self, operations: Sequence[Operation]) -> Callable[[], None]:
+        """Of the mirror. From when a file that the kernel knows is another one until the kernel was told, what is open
+        shows what it held before, and opening waits (`wait_told`)."""
+        written = {self._parts.mirror.tree.resolve(op.node) for op in operations if isinstance(op, Write)}
+        before = {node: self._look(node) for node in written if self._inodes.known([node])}
+
+        def afterwards() -> None:
+            self._told_early = set()
+            for node, (content, shown) in before.items():
+                if content is not None and content != self._look(node)[0]:
+                    self._told_early.add(node)
+                    self._hold(node, content, shown)
+
+        return afterwards
+
+    def _look(self, node: NodeId) -> tuple[Content | None, Unsaved]:
+        """What it holds, and what of its attributes goes with that."""
+        try:
+            view = self._parts.mirror.tree.node(node)
+            content = view.content
+        except GdahError:  # unknown, or forgotten
+            return None, Unsaved(0, 0, 0, 0)
+        return content, Unsaved(content.size, stored_bytes(content), view.mtime_ns, view.ctime_ns)
+
+    def _hold(self, node: NodeId, before: Content, shown: Unsaved) -> None:
+        file = self._handles.find(node)
+        until_told = None
+        if file is not None and file.draft is None and file.orphan is None:
+            until_told = file.until_told
+            until_told.hold(before, shown)
+        for ino in self._inodes.known([node, *self._parts.mirror.tree.aliases_into(node)]):
+            self._inodes.pages_are(ino, None)
+            self._parts.kernel.invalidate_inode(ino, until_told)
 
     def on_changes(self, changes: Changes) -> None:
         """A listener of the mirror."""
@@ -33,7 +77,8 @@ class Invalidation:
                 self.subfolders.merged(node)
         if len(self._inodes) <= 1 and not changes.entries:
             return
-        nodes, entries = self._known(changes)
+        early, self._told_early = self._told_early, set()
+        nodes, entries = self._known(Changes(changes.nodes - early, changes.entries) if early else changes)
         for ino in nodes:
             self._inodes.pages_are(ino, None)
             self._parts.kernel.invalidate_inode(ino)

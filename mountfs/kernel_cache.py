@@ -13,6 +13,9 @@ A folder that a program of this mount is changing is locked until that change is
 another mount, which waits for us (`after`). So names in such a folder are told by a second thread, which may wait, and
 `after` does not wait for it: what is changed there at the same time has no order anyway.
 
+What a file holds changes for programs when the kernel was told, and not before: who asks to invalidate an inode may
+want to hear of it (`Telling`), and may ask for one more time if the kernel was given something of before meanwhile.
+
 Everything at once, and at the limit (LIMIT names waiting): all names that the kernel may know in the root are told,
 since dropping a folder's name drops everything unused below it.
 
@@ -28,11 +31,11 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from mountfs.ports import KernelCache
+from mountfs.ports import KernelCache, Telling
 
 log = logging.getLogger("gdah.fuse")
 
@@ -40,6 +43,8 @@ LIMIT = 100_000
 """Names or inodes waiting; about 20 MB, and 10 s of notifying."""
 AGAIN_S = (0.1, 1.0)
 """When an inode that the kernel did not know is told again."""
+TELL_AT_MOST = 8
+"""How often an inode is told in a row because programs went on reading what was there before."""
 STOP_S = 5.0
 _ROOT_INO = 1
 
@@ -85,7 +90,10 @@ class NotifyingKernelCache(KernelCache):
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._patience = threading.Condition(self._lock)
-        self._inodes: dict[int, None] = {}
+        self._inodes: dict[int, list[Telling]] = {}
+        self._telling: set[int] = set()
+        """Taken from `_inodes` and not told yet."""
+        self._told_waiters = 0
         self._entries: dict[tuple[int, bytes], None] = {}
         self._again: list[tuple[float, int, int]] = []
         self._everything = False
@@ -102,11 +110,26 @@ class NotifyingKernelCache(KernelCache):
 
     # --- asking, from any thread
 
-    def invalidate_inode(self, ino: int) -> None:
+    def invalidate_inode(self, ino: int, telling: Telling | None = None) -> None:
         with self._lock:
             if self._running:
-                self._inodes[ino] = None
+                waiting = self._inodes.setdefault(ino, [])
+                if telling is not None:
+                    waiting.append(telling)
                 self._work.notify_all()
+                return
+        if telling is not None:
+            _tell_at_most([telling], lambda: 0)
+
+    def wait_told(self, ino: int, timeout_s: float) -> bool:
+        if ino not in self._inodes and ino not in self._telling:  # as almost always
+            return True
+        with self._lock:
+            self._told_waiters += 1
+            try:
+                return self._work.wait_for(lambda: ino not in self._inodes and ino not in self._telling, timeout_s)
+            finally:
+                self._told_waiters -= 1
 
     def invalidate_entry(self, parent: int, name: bytes) -> None:
         with self._lock:
@@ -115,7 +138,7 @@ class NotifyingKernelCache(KernelCache):
             if self._everything and parent != _ROOT_INO:
                 return
             self._entries[parent, name] = None
-            self._inodes[parent] = None
+            self._inodes.setdefault(parent, [])
             if len(self._entries) > self._limit:
                 self._overflow()
             self._work.notify_all()
@@ -133,7 +156,7 @@ class NotifyingKernelCache(KernelCache):
     def _forget_all_names(self) -> None:
         self._entries = {key: None for key in self._entries if key[0] == _ROOT_INO}
         self._everything = True
-        self._inodes[_ROOT_INO] = None
+        self._inodes.setdefault(_ROOT_INO, [])
 
     def after(self, done: Callable[[], None]) -> None:
         """Call `done` when the kernel was told of everything that was asked so far, but of names in folders that this
@@ -191,10 +214,12 @@ class NotifyingKernelCache(KernelCache):
         """Whether the thread has ended, so that nobody notifies any more."""
         with self._lock:
             self._running = False
+            left = [telling for waiting in self._inodes.values() for telling in waiting]
             self._inodes, self._entries, self._again, self._everything = {}, {}, [], False
             self._patient = {}
             self._work.notify_all()
             self._patience.notify_all()
+        _tell_at_most(left, lambda: 0)
         for thread in self._threads:
             thread.join(STOP_S)
         return not any(thread.is_alive() for thread in self._threads)
@@ -210,6 +235,7 @@ class NotifyingKernelCache(KernelCache):
                 if not self._running:
                     return
                 inodes, self._inodes = self._inodes, {}
+                self._telling = set(inodes)
                 entries, self._entries = self._entries, {}
                 everything, self._everything = self._everything, False
                 after, self._after = self._after, []
@@ -226,9 +252,11 @@ class NotifyingKernelCache(KernelCache):
                     tries.setdefault(ino, tried)
                 self._busy = True
             try:
-                self._tell(notify, tries, entries, root_names if everything else tuple)
+                self._tell(notify, tries, entries, root_names if everything else tuple, inodes)
             except Exception:
                 log.exception("telling the kernel failed")
+            for ino in self._telling:  # only if that failed
+                _tell_at_most(inodes[ino], lambda: 0)
             for done in after:
                 try:
                     done()
@@ -236,6 +264,7 @@ class NotifyingKernelCache(KernelCache):
                     log.exception("what was to follow a notification failed")
             with self._lock:
                 self._busy = False
+                self._telling = set()
                 self._work.notify_all()
 
     def _run_patient(self, notify: Notify) -> None:
@@ -267,15 +296,41 @@ class NotifyingKernelCache(KernelCache):
         tries: dict[int, int],
         entries: dict[tuple[int, bytes], None],
         root_names: Callable[[], Iterable[bytes]],
+        waiting: Mapping[int, Sequence[Telling]] | None = None,
     ) -> None:
+        """`waiting`: who wants to hear that an inode was told."""
         for parent, name in entries:
             self.told += notify.notify_entry(parent, name) == 0
         for name in root_names():
             self.told += notify.notify_entry(_ROOT_INO, name) == 0
         for ino, tried in tries.items():
-            result = notify.notify_inode(ino)
-            self.told += result == 0
+            result = self._tell_inode(notify, ino, (waiting or {}).get(ino, ()))
             if result == -errno.ENOENT and tried < len(AGAIN_S):
                 with self._lock:
                     if self._running and len(self._again) < self._limit:
                         heapq.heappush(self._again, (self._clock() + AGAIN_S[tried], ino, tried + 1))
+
+    def _tell_inode(self, notify: Notify, ino: int, waiting: Sequence[Telling]) -> int:
+        def tell() -> int:
+            result = notify.notify_inode(ino)
+            self.told += result == 0
+            return result
+
+        result = _tell_at_most(waiting, tell)
+        self._telling.discard(ino)
+        if self._told_waiters:
+            with self._lock:
+                self._work.notify_all()
+        return result
+
+
+def _tell_at_most(waiting: Sequence[Telling], tell: Callable[[], int]) -> int:
+    """Until nobody who waits wants it again. The last result."""
+    for _ in range(TELL_AT_MOST):
+        for each in waiting:
+            each.telling()
+        result = tell()
+        waiting = [each for each in waiting if not each.told()]
+        if not waiting:
+            break
+    return result

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gdah_volume.ids import Epoch, OpId, ServerId
+from gdah_volume.operations import Operation
 from gdah_volume.replica import Changes, Replica
 from gdah_volume.stamps import Stamp
 from gdah_volume.wire import Entry
@@ -41,6 +42,9 @@ STABILISE_AT_ONCE = 1_000
 PRUNE_INTERVAL_S = 60.0
 KEEP_STABLE_S = 3600.0
 """How long operations that every server has stay in the mirror's own log (for people who look)."""
+
+
+Witness = Callable[[Sequence[Operation]], Callable[[], None]]
 
 
 @dataclass(slots=True)
@@ -88,6 +92,7 @@ class Mirror:
         self.database = replica.database
         self._monotonic = monotonic
         self._listeners: list[Callable[[Changes], None]] = []
+        self._witnesses: list[Witness] = []
         self._reload_listeners: list[Callable[[], None]] = []
         self._feeds: dict[str, FeedState] = {}
         self._saved: dict[str, int] = {}
@@ -99,6 +104,20 @@ class Mirror:
     def add_listener(self, listener: Callable[[Changes], None]) -> None:
         """Called after each change that is not the own operation of this mount, without the lock held."""
         self._listeners.append(listener)
+
+    def add_witness(self, witness: Witness) -> None:
+        """Called with what others did, under the lock, just before it is taken; what it returns is called under the
+        same lock just after. It may look at the tree and must not wait."""
+        self._witnesses.append(witness)
+
+    @contextmanager
+    def taking(self, operations: Sequence[Operation]) -> Iterator[Replica]:
+        """The lock and one transaction, for what others did."""
+        with self.changing() as replica:
+            afterwards = [witness(operations) for witness in self._witnesses]
+            yield replica
+            for call in afterwards:
+                call()
 
     def add_reload_listener(self, listener: Callable[[], None]) -> None:
         """Called after the whole tree was replaced by a snapshot: anything may have changed."""
@@ -170,7 +189,7 @@ class Mirror:
             part = entries[start : start + SLICE_ENTRIES]
             read = max(feed.read, part[-1].position)
             began = self._monotonic()
-            with self.changing() as replica:
+            with self.taking([entry.op for entry in part]) as replica:
                 changes = replica.accept_all((entry.op, entry.stamp) for entry in part)
                 self._save(feed, read, part[-1].op.id)
             # Not before the commit: what was rolled back must be read again.

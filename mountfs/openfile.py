@@ -2,7 +2,8 @@
 
 All handles of a node share one OpenFile, as programs of one machine share a file. The rules:
 
-* Without unsaved edits it FOLLOWS the tree: it shows the newest version that the mirror knows.
+* Without unsaved edits it FOLLOWS the tree: it shows the newest version that the mirror knows (reads: that the kernel
+  was told of, see `until_told`).
 * With unsaved edits it keeps the version that they are based on: the one that the writing handle had seen
   last. If somebody else has written meanwhile, saving makes a fork (a conflict copy), and the handles follow
   their own copy.
@@ -37,6 +38,7 @@ from mountfs.intents import Builder
 from mountfs.ports import KernelCache
 from mountfs.records import JournalPool, Opening, OperationLog, Ticket
 from mountfs.sparse import Piece, SparseDraft, data_in
+from mountfs.until_told import READ_WAIT_S, UntilTold
 
 log = logging.getLogger("mountfs.files")
 
@@ -94,6 +96,7 @@ class OpenFile:
         """The last known attributes, once it has no name."""
         self.unsaved: Unsaved | None = None
         """What getattr shows meanwhile. A frozen value, replaced whole: it is read without the lock."""
+        self.until_told = UntilTold()
         self.foreign = 0
         self._seen = 0
         """As of a handle, for all: what one of them has read the others may have read from the kernel's pages."""
@@ -197,12 +200,15 @@ class OpenFile:
 
     def read(self, handle: Looker, offset: int, size: int) -> bytes:
         """Raises ContentUnavailable."""
+        arrived = self.until_told.arrive(READ_WAIT_S)
         with self.lock:
             self.refresh()
             if self.draft is not None:
                 return self.draft.read(offset, size)
-            handle.seen = self._seen = self.foreign
-            content = self.content
+            before = self.until_told.before(arrived)
+            content = self.content if before is None else before
+            if before is None:
+                handle.seen = self._seen = self.foreign
         return self._parts.cache.read(content, offset, size, handle.ahead)
 
     def write(self, handle: Looker, offset: int | None, data: bytes | memoryview) -> int:

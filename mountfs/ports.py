@@ -184,11 +184,28 @@ class FileSystemCalls(Protocol):
     ) -> Callable[[], None]: ...
 
 
+class Telling(Protocol):
+    """Who wants to know when the kernel is told of an inode. Both are called from the thread that tells, and must not
+    wait."""
+
+    def telling(self) -> None:
+        """It is told from now on."""
+        ...
+
+    def told(self) -> bool:
+        """It was told. False: tell it again, it was given something of before meanwhile."""
+        ...
+
+
 class KernelCache(Protocol):
     """What the kernel was told and must forget. Returns at once: a thread of its own notifies the kernel."""
 
-    def invalidate_inode(self, ino: int) -> None:
+    def invalidate_inode(self, ino: int, telling: Telling | None = None) -> None:
         """Attributes and cached pages."""
+        ...
+
+    def wait_told(self, ino: int, timeout_s: float) -> bool:
+        """Wait until nothing is left to tell of an inode. False at the timeout. At once, where nothing is left."""
         ...
 
     def invalidate_entry(self, parent: int, name: bytes) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gdah_drill.cluster import Cluster, Mount
+from gdah_drill.content import make
 from gdah_drill.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -240,3 +243,33 @@ def test_what_is_stored_through_a_memory_map_is_seen_by_the_other(mounts: tuple[
     sees(two, "mapped", bytes(100_000))
     one.hands.map_and_sync("mapped", 70_000, b"stored")
     sees(two, "mapped", bytes(70_000) + b"stored" + bytes(29_994))
+
+
+READER = """
+import collections, os, sys, time
+from gdah_drill.content import parse
+held = os.open(sys.argv[1], os.O_RDONLY)
+kinds, end = collections.Counter(), time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    kinds[parse(os.pread(held, 1 << 20, 0)).kind] += 1
+    with open(sys.argv[1], "rb", buffering=0) as opened:
+        kinds[parse(opened.read(1 << 20)).kind] += 1
+print(kinds["whole"], kinds["mixed"])
+"""
+
+
+def test_who_reads_meanwhile_gets_one_content_or_the_other(mounts: tuple[Mount, Mount]) -> None:
+    """New bytes, and zeros up to the size that the file had before, were read when an answer crossed the
+    notification of the kernel."""
+    one, two = mounts
+    one.hands.write("read meanwhile", make("w1.0", 380))
+    sees(two, "read meanwhile", make("w1.0", 380))
+    with two.begin(sys.executable, "-c", READER, two.root / "read meanwhile", "2") as reader:
+        number = 0
+        while reader.poll() is None:
+            number += 1
+            one.hands.write("read meanwhile", make(f"w1.{number}", (75, 3653, 380, 24)[number % 4]))
+            time.sleep(0.02)  # two changes at once, and even the kernel takes the size before both for that in between
+        counts = reader.communicate(timeout=60)[0].decode()
+    whole, mixed = map(int, counts.split())
+    assert (whole > 100, mixed) == (True, 0)

@@ -25,7 +25,7 @@ from mountfs.filesystem import Filesystem
 from mountfs.journal import Journals
 from mountfs.mirror import Mirror
 from mountfs.openfile import Parts
-from mountfs.ports import Caller, StatFs
+from mountfs.ports import Caller, StatFs, Telling
 from mountfs.recovery import sealed_chunks
 
 ROOT_CALLER = Caller(0, 0, os.getpid())
@@ -62,9 +62,31 @@ class RecordingKernel:
         self.inodes: list[int] = []
         self.entries: list[tuple[int, bytes]] = []
         self.everything = 0
+        self.slow = False
+        """It is told when somebody says `tell`."""
+        self.while_telling: Callable[[], object] = lambda: None
+        self.waiting: list[Telling] = []
 
-    def invalidate_inode(self, ino: int) -> None:
+    def invalidate_inode(self, ino: int, telling: Telling | None = None) -> None:
         self.inodes.append(ino)
+        if telling is not None:
+            self.waiting.append(telling)
+        if not self.slow:
+            self.tell()
+
+    def tell(self) -> int:
+        """How often it took."""
+        waiting, self.waiting, times = self.waiting, [], 0
+        while waiting:
+            times += 1
+            for telling in waiting:
+                telling.telling()
+            self.while_telling()
+            waiting = [telling for telling in waiting if not telling.told()]
+        return times
+
+    def wait_told(self, ino: int, timeout_s: float) -> bool:
+        return True
 
     def invalidate_entry(self, parent: int, name: bytes) -> None:
         self.entries.append((parent, name))
@@ -102,6 +124,7 @@ class Device:
         self.dirty.on_gone = self.cache.adopt
         self.parts = Parts(self.mirror, self.log, self.cache, self.journals, self.kernel, self.log_time_ns)
         self.fs = Filesystem(self.parts, self.space, lambda caller: frozenset())
+        self.mirror.add_witness(self.fs.invalidation.witness)
         self.mirror.add_listener(self.fs.invalidation.on_changes)
         self.mirror.add_reload_listener(self.fs.invalidation.on_reload)
         self.recovered = self.fs.recover(self.mirror.replica.operation)
@@ -134,7 +157,7 @@ class Device:
     def feed(self, *operations: Operation, server: str = "s1") -> None:
         """Operations as a server stamps and feeds them, after all that it fed before."""
         changes = None
-        with self.mirror.changing() as replica:
+        with self.mirror.taking(operations) as replica:
             for op in operations:
                 clock = max(replica.max_clock, 1_000_000) + 1
                 told = replica.accept(op, Stamp(clock, ServerId(server)))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mountfs.kernel_cache import NotifyingKernelCache
+from mountfs.kernel_cache import TELL_AT_MOST, NotifyingKernelCache
 from tests.fuse.conftest import ToyMount
 
 
@@ -393,3 +393,65 @@ def test_a_failing_notification_does_not_end_the_thread(
     cache.invalidate_inode(2)
     assert cache.flush(10)
     assert kernel.inodes == [2]
+
+
+class Listener:
+    """Implements `Telling`: wants it so many times."""
+
+    def __init__(self, times: int = 1) -> None:
+        self.left = times
+        self.said: list[str] = []
+
+    def telling(self) -> None:
+        self.said.append("telling")
+
+    def told(self) -> bool:
+        self.said.append("told")
+        self.left -= 1
+        return self.left <= 0
+
+
+class TestWhoWantsToHear:
+    def test_is_called_around_the_notification(self, new_cache: Make, kernel: Kernel) -> None:
+        cache, listener = new_cache(), Listener()
+        cache.invalidate_inode(7, listener)
+        assert cache.wait_told(7, 30)
+        assert listener.said == ["telling", "told"]
+        assert kernel.inodes == [7]
+
+    def test_and_may_ask_for_another_time(self, new_cache: Make, kernel: Kernel) -> None:
+        cache = new_cache()
+        cache.invalidate_inode(7, Listener(3))
+        assert cache.flush(30)
+        assert kernel.inodes == [7, 7, 7]
+
+    def test_but_not_for_ever(self, new_cache: Make, kernel: Kernel) -> None:
+        cache = new_cache()
+        cache.invalidate_inode(7, Listener(1_000_000))
+        assert cache.flush(30)
+        assert len(kernel.inodes) == TELL_AT_MOST
+
+    def test_waiting_has_an_end(self, new_cache: Make, kernel: Kernel) -> None:
+        cache = new_cache()
+        block(cache, kernel)
+        cache.invalidate_inode(7)
+        assert not cache.wait_told(7, 0.01)
+        assert cache.wait_told(8, 0)
+        kernel.gate.set()
+        assert cache.wait_told(7, 30)
+
+    def test_without_a_kernel_it_is_told_at_once(self) -> None:
+        cache, listener = NotifyingKernelCache(), Listener(2)
+        cache.invalidate_inode(7, listener)
+        assert listener.said == ["telling", "told"] * 2
+        assert cache.wait_told(7, 0)
+
+    def test_a_notification_that_fails_holds_nobody(self, new_cache: Make, kernel: Kernel) -> None:
+        def fail(ino: int) -> int:
+            raise RuntimeError("for the test")
+
+        kernel.notify_inode = fail  # type: ignore[method-assign]
+        cache, listener = new_cache(), Listener()
+        cache.invalidate_inode(7, listener)
+        assert cache.flush(30)
+        assert listener.left == 0
