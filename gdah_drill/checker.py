@@ -49,7 +49,7 @@ def check(history: History, final: FinalState) -> list[Finding]:
         forgotten = {operation.n for operation in operations if reach.may_be_forgotten(operation)}
         wanted = [each for each in acknowledged(operations, replayed) if each.fsync or each.n not in forgotten]
         findings += check_acknowledged(versions, wanted, final.servers)
-        findings += check_lines(operations, final, forgotten)
+        findings += check_lines(operations, final, versions, forgotten)
         findings += check_removals(versions, operations)
     findings += check_shared(operations, final, reach)
     findings += check_conflicts(operations, final)

@@ -48,6 +48,8 @@ class Versions:
     """Under a live name."""
     seen: set[Key] = field(default_factory=set)
     """Replaced or removed by an operation that names it."""
+    removed: set[Key] = field(default_factory=set)
+    """Of these, what lost its name by it."""
     removals: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(device, type) of operations that removed names."""
     conflicts: int = 0
@@ -70,6 +72,7 @@ def read_versions(servers: Sequence[Server]) -> Versions:
         told.known[key].append(version)
     for name, operation in operations.items():
         _note_seen(told, name, operation)
+    told.seen |= told.removed
     for server in servers[:1]:
         _note_current(told, server)
     return told
@@ -98,10 +101,10 @@ def _note_seen(told: Versions, name: str, operation: Mapping[str, Any]) -> None:
     if kind in ("unlink", "rmdir"):
         told.removals[device, kind] += 1
     if kind == "unlink":
-        told.seen.update(_keys(told, operation.get("version")))
+        told.removed.update(_keys(told, operation.get("version")))
     if replaced:
         told.removals[device, "replace"] += 1
-        told.seen.update(_keys(told, replaced.get("version")))
+        told.removed.update(_keys(told, replaced.get("version")))
 
 
 def _note_current(told: Versions, server: Server) -> None:
@@ -174,10 +177,13 @@ def _finding(rule: str, what: str, content: Acknowledged) -> Finding:
     return Finding(rule=rule, what=what, operations=(content.n,))
 
 
-def check_lines(operations: Sequence[Operation], final: FinalState, forgotten: Collection[int] = ()) -> list[Finding]:
-    """Each line that was acknowledged is in a file, or in one that somebody removed who had seen the line.
+def check_lines(
+    operations: Sequence[Operation], final: FinalState, told: Versions, forgotten: Collection[int] = ()
+) -> list[Finding]:
+    """Each line that was acknowledged is in a file, or in one that somebody removed who had seen the line: the program,
+    or the mount on which it was removed (a line may come between reading and removing).
     `forgotten`: numbers of operations that a disk without power may have forgotten."""
-    there: set[str] = set()
+    there = _lines_removed(final.servers, told)
     for server in final.servers[:1]:
         for data in server.tree.values():
             if isinstance(data, bytes) and len(data) % SMALLEST_BYTES == 0:
@@ -197,6 +203,17 @@ def check_lines(operations: Sequence[Operation], final: FinalState, forgotten: C
         if operation.op == "s-append" and operation.outcome == "ok" and operation.content not in there
         if operation.details.get("fsync") or operation.n not in forgotten
     ]
+
+
+def _lines_removed(servers: Sequence[Server], told: Versions) -> set[str]:
+    found: set[str] = set()
+    for size, names in told.removed:
+        if size and size % SMALLEST_BYTES == 0:
+            for server in servers:
+                if all(name in server.chunks for name in names):
+                    found.update(contents_in(b"".join(server.chunks[name] for name in names)))
+                    break
+    return found
 
 
 REMOVING = {"unlink": "unlink", "rmdir": "rmdir", "rename": "replace"}

@@ -3,6 +3,10 @@
 Whoever changes or removes a file has read it just before, and says what he saw. A file is edited in its place through
 one descriptor that was read first, replaced by renaming, or made exclusively; to a log everybody appends lines.
 
+A long read is several for the kernel; another mount's change may arrive in between. So what reads as two contents, or
+as the beginning of one, is read again, and the second time counts; the first does if there are zeros in it, which
+nobody writes.
+
 Threading: one thread. Programs of one mount that edit one file at once mix it, as on any file system; so those of one
 mount take turns (`lock`), and a mixture is a fault of the system under test.
 """
@@ -92,6 +96,8 @@ class SharedLoad:
     def _edit(self) -> None:
         path, spec, sync = self._existing(), self._spec(), self._maybe_sync()
         opened = self._batch([("open", "s", path, "+"), ("get", "s")])
+        if opened.outcome == "ok" and _may_be_torn(opened.answers[1]):
+            opened.answers[1] = self._again(("get", "s"), opened.answers[1])
         if opened.outcome != "ok":
             self._tell("s-edit", path, [opened], details={"not_begun": True})
             self._batch([("forget_one", "s")])
@@ -145,7 +151,7 @@ class SharedLoad:
 
     def _read(self) -> None:
         path = self._existing()
-        read = self._batch([("bytes", path)])
+        read = self._bytes(path)
         self._tell("s-read", path, [read], result=_told(read.answers[0]) if read.done > 0 else None)
 
     def _read_log(self) -> None:
@@ -167,10 +173,24 @@ class SharedLoad:
         self._tell("s-remove", path, [self._batch([("unlink", path)])], seen=seen, result=result)
 
     def _look_at(self, path: str) -> tuple[str, Any]:
-        read = self._batch([("bytes", path)])
+        read = self._bytes(path)
         if read.done < 1:
             return "", None
         return parse(read.answers[0]).content, _told(read.answers[0])
+
+    def _bytes(self, path: str) -> Any:
+        read = self._batch([("bytes", path)])
+        if read.done > 0 and _may_be_torn(read.answers[0]):
+            read.answers[0] = self._again(("bytes", path), read.answers[0])
+        return read
+
+    def _again(self, call: Call, first: bytes) -> bytes:
+        again = self._batch([call])
+        return again.answers[0] if again.done > 0 else first
+
+
+def _may_be_torn(data: bytes) -> bool:
+    return 0 not in data and parse(data).kind in ("mixed", "prefix") and bool(lines_that_are_none(data))
 
 
 def _told(data: bytes) -> dict[str, Any]:

@@ -33,6 +33,8 @@ HOW = {
     "a": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
 }
 """How the calls of a drill open files."""
+WHOLE_BYTES = 4 << 20
+"""More than a file of the shared folder has."""
 
 
 class DrillCalls(Calls):
@@ -125,9 +127,8 @@ class DrillCalls(Calls):
             view = view[os.write(self._fds[handle], view) :]
 
     def t_get(self, handle: str) -> bytes:
-        """Everything that a descriptor reads."""
-        fd = self._fds[handle]
-        return os.pread(fd, os.fstat(fd).st_size + 1, 0)
+        """What a descriptor reads in one call."""
+        return os.pread(self._fds[handle], WHOLE_BYTES, 0)
 
     def t_cut(self, handle: str, size: int) -> None:
         os.ftruncate(self._fds[handle], size)
@@ -149,7 +150,12 @@ class DrillCalls(Calls):
         return _digest(self.read(path))
 
     def t_bytes(self, path: str) -> bytes:
-        return self.read(path)
+        """In one call: who reads to the end in several may read two contents, on any file system."""
+        fd = os.open(self._at(path), os.O_RDONLY)
+        try:
+            return os.pread(fd, WHOLE_BYTES, 0)
+        finally:
+            os.close(fd)
 
     def t_list(self, path: str) -> list[str]:
         return self.listdir(path)

@@ -188,6 +188,18 @@ def test_a_line_that_is_in_no_file(ending: Ending) -> None:
     assert ending.rules() == set()
 
 
+def test_a_line_in_a_file_that_was_removed_by_a_mount_that_had_it(ending: Ending) -> None:
+    """It came between the moment at which the program read the file and that at which it removed it."""
+    shared(ending, "s-append", "shared/log-0", content="w1.9001", details={"size": 24})
+    data = line_of("w1.9001")
+    version = ending.rows.write(key_of(data))
+    ending.servers(lambda server: replace(server, chunks={**server.chunks, key_of(data)[1][0]: data}))
+    assert ending.rules() == {"lost"}
+    shared(ending, "s-remove", "shared/log-0 (conflict one x)")
+    ending.rows.log("unlink", link="x", rev="x", node="n", version=version, last=True)
+    assert ending.rules() == set()
+
+
 def test_a_removal_that_no_program_made(ending: Ending) -> None:
     for _ in range(200):
         ending.rows.log("unlink", link="x", rev="x", node="x", version=None, last=True)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
+from threading import Lock
+from typing import Any
 
 import pytest
 
 from gdah_drill import generator
+from gdah_drill.content import make
 from gdah_drill.generator import home_of
 from gdah_drill.history import History
+from gdah_drill.private_load import Profile
 from gdah_drill.replay import replay
+from gdah_drill.shared_load import SharedLoad
 from tests.drill.plain import PlainHands, Strict, make_worker
 
 
@@ -57,3 +63,25 @@ def test_the_same_seed_does_the_same(tmp_path: Path) -> None:
         worker.close()
         done.append([(op.op, op.path, op.to, op.content, op.outcome, op.errno) for op in history.operations])
     assert done[0] == done[1]
+
+
+def test_what_reads_as_two_contents_is_read_again() -> None:
+    """A long read is several for the kernel. But nobody writes zeros."""
+    reads: list[bytes] = []
+    torn = make("w1.1", 300)[:200] + make("w1.2", 300)[200:]
+    whole, zeros = make("w1.2", 300), make("w1.1", 300)[:200] + bytes(100)
+
+    class Batch:
+        def __init__(self, data: bytes) -> None:
+            self.answers, self.done, self.outcome = [data], 1, "ok"
+
+    def batch(calls: list[Any]) -> Batch:
+        return Batch(reads.pop(0))
+
+    load = SharedLoad(Random(1), Profile(), lambda: "w1.9", batch, lambda *a, **b: None, Lock())
+    reads[:] = [torn, whole]
+    assert load._look_at("shared/n1")[1]["kind"] == "whole"
+    reads[:] = [torn, torn]
+    assert load._look_at("shared/n1")[1]["kind"] == "mixed"
+    reads[:] = [zeros, whole]
+    assert load._look_at("shared/n1")[1]["kind"] == "mixed"
