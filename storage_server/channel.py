@@ -389,7 +389,10 @@ class LaneConversation:
 
     async def _refuse_here(self, submission: Submission) -> None:
         try:
-            await self.volume.do(lambda store: store.stamp(submission, strict=submission.strict, valid_until=FOREVER))
+            await self.volume.do(
+                lambda store: store.stamp(submission, strict=submission.strict, valid_until=FOREVER),
+                line=submission.line,
+            )
         except GdahError as error:
             self.answer(Refused(id=submission.op.id, code=error.code, message=str(error)))
         else:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from gdah_volume.content import ChunkHash
 from gdah_volume.errors import GdahError
-from gdah_volume.ids import Epoch, OpId, ServerId, VolumeName
+from gdah_volume.ids import Author, Epoch, OpId, ServerId, VolumeName, author_of
 from gdah_volume.operations import Operation, chunks_in
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import Ack, Blob, Entry, Refused
@@ -56,6 +56,11 @@ class Submission:
     serial: int = 0
     watcher: Watcher | None = None
     """The mount that made it, which shows it already."""
+
+    @property
+    def line(self) -> tuple[int, Author]:
+        """What keeps its order on the way into the log: what one author sends on one connection."""
+        return self.stream, author_of(self.op.id)
 
     @property
     def is_whole(self) -> bool:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -189,9 +189,15 @@ class Volume:
         self.wanted.when_here(lambda: self.replication.content_here(head))
 
     async def do(
-        self, run: Callable[[VolumeStore], T], *, sync: bool = False, is_small: bool = False, is_bulk: bool = False
+        self,
+        run: Callable[[VolumeStore], T],
+        *,
+        sync: bool = False,
+        line: Hashable = None,
+        is_small: bool = False,
+        is_bulk: bool = False,
     ) -> T:
-        """Have the writer do something; its result, or the error that it ended with."""
+        """Have the writer do something, in its turn of that line; its result, or the error that it ended with."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def done(result: Any) -> None:
@@ -202,7 +208,7 @@ class Volume:
             else:
                 future.set_result(result)
 
-        self.writer.submit(Job(run, done, sync, is_small=is_small, is_bulk=is_bulk))
+        self.writer.submit(Job(run, done, sync, line=line, is_small=is_small, is_bulk=is_bulk))
         return await future
 
     def ask(self, run: Callable[[VolumeStore], Any], done: Callable[[Any], None], *, is_bulk: bool = False) -> None:
@@ -235,6 +241,7 @@ class Volume:
                 lambda store: store.stamp(submission, strict=strict, valid_until=valid_until, turn=turn),
                 sync=submission.sync,
                 submission=submission,
+                line=submission.line,
                 is_small=self.replication.waiting <= 1,  # of many, batches in the writer's thread are worth more
             )
         )
@@ -278,7 +285,7 @@ class Volume:
 
     async def check_content(self, submission: Submission) -> None:
         """Before it is passed on: larger content is here, or it is refused. Raises UnknownChunk, BadMessage."""
-        await self.do(lambda store: store.check_content(submission.op, submission.blobs), is_small=True)
+        await self.do(lambda store: store.check_content(submission.op, submission.blobs), line=submission.line, is_small=True)
 
     async def hand_over(self, entries: Sequence[Entry], *, by_mount: bool, by_member: bool = False) -> int:
         """Operations with the stamps of other servers, from one who has them. Returns our head."""
