@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from types import FrameType
 
 from gdah_volume import __version__
+from gdah_volume.cycles import keep_out_of_the_way
 from gdah_volume.errors import GdahError, MountBusy
 from mountfs import fuse_session, mountpoint, registry
 from mountfs.binding import MountOptions
@@ -58,6 +59,7 @@ class Mount:
         """Raises GdahError with the cause and the next step; what was built is then taken down by `abandon`."""
         settings = self.settings
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        keep_out_of_the_way()
         mountpoint.check_rights(allow_other=settings.allow_other, privileged=settings.privileged)
         self._path = mountpoint.prepare(settings.mountpoint)
         self.files = FileSide(settings)

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from gdah_volume.cycles import keep_out_of_the_way
 from gdah_volume.errors import GdahError
 from gdah_volume.settings import layered, read_token
 from storage_server.config import DEFAULT_PORT, DEFAULTS, Config, is_loopback, make_config
@@ -118,6 +119,7 @@ def run(config: Config) -> int:
     # Two busy threads (the event loop and a writer) that hand the interpreter over at each statement of SQLite: with
     # the usual 5 ms a flood of operations was written at 700 a second, with this at 2,700.
     sys.setswitchinterval(0.0001)
+    keep_out_of_the_way()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn stops on the signal, and raises it again when all is closed
     try:

@@ -58,9 +58,9 @@ class Submission:
     """The mount that made it, which shows it already."""
 
     @property
-    def line(self) -> tuple[int, Author]:
-        """What keeps its order on the way into the log: what one author sends on one connection."""
-        return self.stream, author_of(self.op.id)
+    def line(self) -> Author:
+        """What keeps its order on the way into the log: what one author sends, over whatever connection."""
+        return author_of(self.op.id)
 
     @property
     def is_whole(self) -> bool:

@@ -241,7 +241,6 @@ class Volume:
                 lambda store: store.stamp(submission, strict=strict, valid_until=valid_until, turn=turn),
                 sync=submission.sync,
                 submission=submission,
-                line=submission.line,
                 is_small=self.replication.waiting <= 1,  # of many, batches in the writer's thread are worth more
             )
         )
@@ -285,7 +284,9 @@ class Volume:
 
     async def check_content(self, submission: Submission) -> None:
         """Before it is passed on: larger content is here, or it is refused. Raises UnknownChunk, BadMessage."""
-        await self.do(lambda store: store.check_content(submission.op, submission.blobs), line=submission.line, is_small=True)
+        await self.do(
+            lambda store: store.check_content(submission.op, submission.blobs), line=submission.line, is_small=True
+        )
 
     async def hand_over(self, entries: Sequence[Entry], *, by_mount: bool, by_member: bool = False) -> int:
         """Operations with the stamps of other servers, from one who has them. Returns our head."""

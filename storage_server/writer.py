@@ -50,7 +50,7 @@ class Job:
     sync: bool = False
     submission: Submission | None = None
     line: Hashable = None
-    """Those of one line are done in order; lines take turns. (Bulk is one line.)"""
+    """Those of one line are done in order; lines take turns. (A submission knows its own; bulk is one line.)"""
     is_small: bool = False
     """Takes less than a millisecond and no fsync, so that it may run in the event loop's thread."""
     is_bulk: bool = False
@@ -112,7 +112,7 @@ class Writer:
             finally:
                 self._lock.release()
         else:
-            self._jobs[job.is_bulk].append(None if job.is_bulk else job.line, job)
+            self._jobs[job.is_bulk].append(_line_of(job), job)
             self._tokens.put(True)
             if not job.is_bulk:
                 self._waited_for.set()
@@ -264,3 +264,9 @@ class Writer:
             return error
         published.extend(self._store.published)
         return result
+
+
+def _line_of(job: Job) -> Hashable:
+    if job.is_bulk:
+        return None
+    return job.line if job.submission is None else job.submission.line

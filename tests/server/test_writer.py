@@ -248,3 +248,14 @@ def test_a_new_epoch_forgets_every_cursor(kept: Kept) -> None:
     assert kept.store.epoch != before
     assert kept.store.cursor(PEER, epoch) == (0, "")
     assert kept.database.meta("epoch") == kept.store.epoch
+
+
+def test_lines_take_turns_and_keep_their_order(kept: Kept) -> None:
+    """Behind a connection with very many operations on their way another one waited for all of them."""
+    busy = [kept.submission(b"busy-%d" % number) for number in range(100)]
+    kept.me = Identity("another")
+    other = [kept.submission(b"other-%d" % number, stream=2) for number in range(2)]
+    kept.run(*map(kept.job, [*busy, *other]))
+    names = [op.name for _, _, op in kept.store.replica.entries_after(0, 200)]  # type: ignore[union-attr]
+    assert names[:4] == [b"busy-0", b"other-0", b"busy-1", b"other-1"]
+    assert [name for name in names if name.startswith(b"busy")] == [b"busy-%d" % number for number in range(100)]
