@@ -194,7 +194,7 @@ def test_before_it_is_deleted_it_is_looked_at_once_more(room: Room) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ChunkStore, "bring_back", lambda *_: False)  # as if an older gdah had logged it
             await room.do(op)
-            await room.volume.do(lambda store: store.got([hash_of(data)]))
+            room.volume.wanted.arrived(hash_of(data))
         room.passes(30 * DAY_S)
         figures = await room.collector.collect()
         assert (figures["brought_back"], figures["deleted"]) == (1, 0)
