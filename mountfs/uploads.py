@@ -131,6 +131,11 @@ class Uploads:
                 self._everywhere.pop(name, None)
                 self._failed.pop(name, None)
 
+    def forget_everywhere(self) -> None:
+        """A server has lost what it had: only of the one in use it is known what it has."""
+        with self._lock:
+            self._everywhere.clear()
+
     @property
     def busy(self) -> bool:
         return bool(self._waiting)

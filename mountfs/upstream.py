@@ -75,6 +75,7 @@ class Upstream:
         self._members = 0
         self._ids: dict[str, str] = {}
         """Of the servers that were met, by URL."""
+        self._epochs: dict[str, str] = {}
         self._beats = threading.Condition()
         self._beat_count = 0
         self._caught_up = False
@@ -293,6 +294,9 @@ class Upstream:
         self._up[link.url] = (link, welcome)
         self._members = len(welcome.members)
         self._ids[link.url] = welcome.server
+        if self._epochs.setdefault(link.url, welcome.epoch) != welcome.epoch:
+            self._epochs[link.url] = welcome.epoch
+            self._uploads.forget_everywhere()
         self._mirror.stamps_are_void({server for server, _ in welcome.retired})
         self._review()
 

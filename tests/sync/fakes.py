@@ -267,6 +267,10 @@ class FakeData:
         self.hang.set()
         self._fetched: dict[Path, FakeServer] = {}
 
+    def replace(self, server: FakeServer) -> None:
+        """Another one answers at its URL from now on."""
+        self._servers[server.url] = server
+
     def store(self, url: str, name: ChunkHash, data: bytes) -> int:
         self.hang.wait(30)
         server = self._servers[url]

@@ -537,6 +537,26 @@ def test_content_of_what_is_not_everywhere_goes_to_the_next_server_too(setup: Se
     assert b.log == a.log
 
 
+def test_what_all_servers_had_is_lent_to_one_that_comes_back_empty(setup: Setup) -> None:
+    """Both had stored the chunk when it was sent; so the mount believed for ever that every server has it."""
+    a, b = setup.servers
+    a.everywhere = b.everywhere = 0
+    a.copies = 2
+    setup.connect()
+    setup.world.create("a")
+    setup.world.write("a", LARGE)
+    assert b.link is not None
+    b.link.cut("its folder is gone")
+    empty = setup.servers[1] = FakeServer("sb")
+    empty.epoch, empty.everywhere = Epoch("e2"), 0
+    setup.data.replace(empty)
+    setup.connect(1)
+    eventually(lambda: setup.upstream._epochs.get(empty.url) == "e2", what="the mount has met it")
+    assert a.link is not None
+    a.link.cut("burnt")
+    eventually(lambda: hash_of(LARGE) in empty.chunks)
+
+
 def test_much_content_is_lent_bit_by_bit(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "HINTS_MAX", 2)
     a, b = setup.servers
