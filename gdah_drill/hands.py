@@ -273,8 +273,8 @@ class Calls:
                         found[key] = file.read()
         return found
 
-    def unreadable(self, path: str = "") -> dict[str, int]:
-        """Everything under a folder that cannot be read or listed, with its errno."""
+    def unreadable(self, path: str = "", most: int = 5) -> dict[str, int]:
+        """What cannot be read or listed under a folder, with its errno; `most`: each may take seconds to say so."""
         top = self._at(path)
         failed: dict[str, int] = {}
 
@@ -284,6 +284,8 @@ class Calls:
 
         for folder, _, files in os.walk(top, onerror=lambda error: note(error.filename, error)):
             for name in files:
+                if len(failed) >= most:
+                    return failed
                 at = os.path.join(folder, name)
                 try:
                     if not os.path.islink(at):

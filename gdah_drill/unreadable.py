@@ -14,14 +14,14 @@ import httpx
 
 from gdah_drill.environment import Environment
 from gdah_drill.final import FinalState, Finding
+from gdah_drill.hands import Stuck
 
-LOOK_S = 120.0
-TOLD = 30
+LOOK_S = 60.0
 
 
 def look(env: Environment) -> dict[str, dict[str, int]]:
     """By mount the paths that cannot be read, with their errno; empty while some server cannot be asked."""
-    with contextlib.suppress(httpx.HTTPError, OSError):
+    with contextlib.suppress(httpx.HTTPError, OSError, EOFError, Stuck):
         if all(server.get("/healthz").status_code == 200 for server in env.servers):
             return {mount.name: mount.hands.call("unreadable", deadline_s=LOOK_S) for mount in env.mounts}
     return {}
@@ -29,7 +29,7 @@ def look(env: Environment) -> dict[str, dict[str, int]]:
 
 def check_readable(final: FinalState) -> Iterator[Finding]:
     for mount, paths in final.unreadable.items():
-        for path, number in sorted(paths.items())[:TOLD]:
+        for path, number in sorted(paths.items()):
             error = errno.errorcode.get(number, str(number))
             what = f"{mount}: {path} cannot be read, with every server in reach: {error}"
             yield Finding(rule="lost", what=what)
