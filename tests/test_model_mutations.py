@@ -1,5 +1,5 @@
-"""The proof that the checks of the model can fail: the product broken on purpose, and caught by the property that speaks
-of it."""
+"""The proof that the checks of the model can fail: the product broken on purpose, and caught by the property that
+speaks of it."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_nothing_that_the_retention_can_bring_back_is_ever_unneeded() -> None:
 
 
 def search(collectable: list[int]) -> None:
-    @settings(max_examples=EXAMPLES, deadline=None)
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
     @given(st.lists(STEP, min_size=4, max_size=30), st.integers(0, 30), st.booleans())
     def example(steps: list[tuple[str, str, str, str, str]], pruned: int, stable: bool) -> None:
         collectable.append(check(steps, pruned, stable=stable))
