@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -15,6 +16,9 @@ from gdah_volume.settings import layered, read_token
 from storage_server.config import DEFAULT_PORT, DEFAULTS, Config, is_loopback, make_config
 
 EXIT_USAGE = 2
+OPEN_FILES = 65_536
+"""Files and connections that the server may have open, if the system lets it: a shell's usual 1,024 would be used up by
+as many connections that never speak, and then the disk could not be used either."""
 
 _EXAMPLES = """\
 two servers on one machine:
@@ -80,6 +84,15 @@ def check_address(config: Config) -> str | None:
     return None
 
 
+def allow_open_files(wanted: int = OPEN_FILES) -> int:
+    """Raise this process's limit; what it is then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = read_config(argv)
@@ -120,6 +133,7 @@ def run(config: Config) -> int:
     # the usual 5 ms a flood of operations was written at 700 a second, with this at 2,700.
     sys.setswitchinterval(0.0001)
     keep_out_of_the_way()
+    allow_open_files()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn stops on the signal, and raises it again when all is closed
     try:

@@ -158,3 +158,9 @@ def test_servers_and_mounts_over_tls(servers: Servers, tmp_path: Path) -> None:
         cluster.http = plain
         for server in cluster.servers:
             server.process.make_sure_it_is_gone()
+
+
+def test_a_shells_limit_of_open_files_is_raised_as_far_as_the_system_lets_it() -> None:
+    code = "import storage_server.cli as cli; print(cli.allow_open_files(500), cli.allow_open_files(10_000))"
+    limited = ["sh", "-c", 'ulimit -Sn 256; ulimit -Hn 1000; exec "$@"', "sh", sys.executable, "-c", code]
+    assert subprocess.run(limited, capture_output=True, text=True, check=True).stdout == "500 1000\n"
