@@ -95,6 +95,9 @@ def status_of(
     since = upstream.disconnected_since
     least = outbox.least_copies()
     of = upstream.of
+    held = of if least is None else min(least, of)
+    if upstream.is_one_being_filled:
+        held = min(held, max(1, of - 1))
     return {
         "connected": url is not None,
         "server": url,
@@ -104,7 +107,7 @@ def status_of(
         "servers": [_server(one, health, upstream) for one, health in healths],
         "pending": _pending(changelog, dirty),
         "held": changelog.holding.figures(),
-        "copies": f"{of if least is None else min(least, of)}/{of}",
+        "copies": f"{held}/{of}",
         "recovered_operations": changelog.recovered_operations,
     }
 

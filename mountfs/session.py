@@ -62,8 +62,17 @@ class Session:
     """It lacks what this mount has seen, so its strict answers would be wrong: it is asked tentatively until it has it.
     (A server that had lost its folder and knew the mount before its peer refused a mkdir in a folder that it had not
     heard of yet.)"""
+    told_everywhere: int = 0
+    """The highest position of its log that beats have called everywhere, in this session or before."""
+    has_lost: bool = False
+    """Some server does not hold any more what it held: it came back empty, or from a backup, and is being filled."""
     lending: list[Chunk] = field(default_factory=list)
     """Large chunks that the server may lack, to be offered to it when there is time."""
+
+    def hear_everywhere(self, position: int) -> None:
+        """Of a beat."""
+        self.has_lost = position < self.told_everywhere
+        self.told_everywhere = max(self.told_everywhere, position)
 
     @property
     def sends(self) -> bool:

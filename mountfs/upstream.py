@@ -128,6 +128,12 @@ class Upstream:
         return url in gone or self._ids.get(url) in gone
 
     @property
+    def is_one_being_filled(self) -> bool:
+        """Some server does not hold what all held once."""
+        session = self._session
+        return session is not None and (session.is_behind or session.has_lost)
+
+    @property
     def url(self) -> str | None:
         """The server in use."""
         session = self._session
@@ -283,6 +289,7 @@ class Upstream:
         if session.is_behind and session.probe is not None and stable >= session.probe[1]:
             log.info("the server has caught up url=%s", link.url)
             session.is_behind = False
+        session.hear_everywhere(everywhere)
         self._feeding.beaten(session, everywhere=everywhere, head=head, stable=stable, digest=digest)
         self._reached(session)
         with self._beats:
@@ -369,6 +376,7 @@ class Upstream:
         stamped = not_told(self._mirror.stamped_above_stable(), feed, welcome)
         probe = self._mirror.newest_everywhere()
         session = Session(self._sessions, link, welcome, feed, self._monotonic(), probe=probe)
+        session.told_everywhere = feed.everywhere
         log.info("using %s (%s): offering %d operations", link.url, self.choice.why, len(stamped))
         self.sending.use(session)
         try:

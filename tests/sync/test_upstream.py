@@ -17,6 +17,7 @@ from gdah_volume.operations import Attrs, Create
 from gdah_volume.stamps import Stamp
 from mountfs import sending, session, uploads, upstream
 from mountfs.changelog import ChangeLog
+from mountfs.people import status_of
 from mountfs.uploads import Uploads
 from mountfs.upstream import Upstream
 from tests.sync.fakes import FakeData, FakeServer
@@ -783,6 +784,28 @@ def test_a_server_that_lost_what_all_had_is_asked_tentatively_until_it_has_it(se
     setup.world.create("later")
     eventually(lambda: submits(empty)[-1][1] is True or setup.world.create(f"later{len(empty.asked)}"))
     assert not {"old", "new"} & set(setup.world.names())
+
+
+def test_while_a_server_is_filled_anew_nothing_is_said_to_be_on_all(setup: Setup) -> None:
+    """A disk was replaced, and the mount said 2/2 at once: all that it had made had been everywhere before."""
+    a, b = setup.servers
+    setup.connect()
+    setup.world.create("a")
+    a.beat()
+
+    def copies() -> str:
+        healths = [(server.url, server.health) for server in (a, b)]
+        told: str = status_of(setup.upstream, setup.world.log, setup.world.dirty, healths)["copies"]
+        return told
+
+    eventually(lambda: len(setup.world.log.outbox) == 0)
+    assert copies() == "2/2"
+    a.everywhere = 0
+    a.beat()
+    eventually(lambda: copies() == "1/2")
+    a.everywhere = None
+    a.beat()
+    eventually(lambda: copies() == "2/2")
 
 
 def test_a_failed_snapshot_is_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
