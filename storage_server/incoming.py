@@ -21,8 +21,8 @@ from storage_server.wanted import WantedChunks
 from storage_server.writer import Job, Writer
 
 SMALL_ENTRIES = 2
-SLICE_ENTRIES = 32
-"""Stored by one job of the writer, in about 10 ms: what others wait for goes between two of them."""
+SLICE_ENTRIES = 16
+"""Stored by one job of the writer, in about 5 ms: what others wait for goes between two of them."""
 
 
 class Incoming:

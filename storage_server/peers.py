@@ -311,6 +311,7 @@ class PeerLink:
             message = await self._heard(socket)
             if isinstance(message, Feed):
                 self._take_feed(server, epoch, message)
+                await asyncio.sleep(0)  # a message that is here already comes without: others would not have their turn
                 if self._on_the_way > ON_THE_WAY_MAX_BYTES or volume.wanted.is_full:
                     await self._wait_for_room()
             else:

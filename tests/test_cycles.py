@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gdah_volume.cycles import FORCED_S, LOOK_EVERY_S, NEVER, PAUSE_S, WORTH, Cycles
+from gdah_volume.cycles import FORCED_S, LOOK_EVERY_S, NEVER, PAUSE_S, QUIET_LOOKS, WORTH, Cycles
 
 
 class Room:
@@ -12,6 +12,7 @@ class Room:
         self.now = 1000.0
         self.done: list[str] = []
         self.count = 0
+        self.younger = 0
         self.thresholds = (0, 0, 0)
         self.cycles = Cycles(self, lambda: self.now)
 
@@ -27,7 +28,7 @@ class Room:
         self.thresholds = (young, middle, old)
 
     def get_count(self) -> tuple[int, int, int]:
-        return 5, 5, self.count
+        return 5, self.younger, self.count
 
     def pass_time(self, seconds: float, grows: int = 0) -> int:
         """How many collections there were."""
@@ -55,7 +56,10 @@ def test_a_process_without_work_is_left_alone() -> None:
 def test_work_is_not_interrupted_but_followed() -> None:
     room = Room()
     assert room.pass_time(2 * PAUSE_S, grows=3) == 0
-    assert room.pass_time(2 * LOOK_EVERY_S) == 1
+    for _ in range(20):  # a little is done, time and again
+        room.younger = (room.younger + 1) % 10
+        assert room.pass_time((QUIET_LOOKS - 1) * LOOK_EVERY_S) == 0
+    assert room.pass_time((QUIET_LOOKS + 1) * LOOK_EVERY_S) == 1
     assert room.pass_time(PAUSE_S, grows=0) == 0
 
 
