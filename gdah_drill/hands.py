@@ -273,8 +273,10 @@ class Calls:
                         found[key] = file.read()
         return found
 
-    def unreadable(self, path: str = "", most: int = 5) -> dict[str, int]:
-        """What cannot be read or listed under a folder, with its errno; `most`: each may take seconds to say so."""
+    def unreadable(self, path: str = "", most: int = 3, limit_s: float = 30.0) -> dict[str, int]:
+        """What cannot be read or listed under a folder, with its errno. Each may take seconds to say so: the first
+        ones, as far as one comes in the time."""
+        until = time.monotonic() + limit_s
         top = self._at(path)
         failed: dict[str, int] = {}
 
@@ -284,7 +286,7 @@ class Calls:
 
         for folder, _, files in os.walk(top, onerror=lambda error: note(error.filename, error)):
             for name in files:
-                if len(failed) >= most:
+                if len(failed) >= most or time.monotonic() > until:
                     return failed
                 at = os.path.join(folder, name)
                 try:

@@ -143,7 +143,7 @@ def main() -> int:
         found = caught(result.findings)
         failed += bool(found) == options.whole
         rules = ", ".join(f"{rule} {count}" for rule, count in Counter(finding.rule for finding in found).items())
-        print(f"{name:32} {rules or 'NOT CAUGHT' if not options.whole else rules or 'nothing found'}")
+        print(f"{name:32} seed {CASES[name].seed}: {rules or 'NOT CAUGHT' if not options.whole else rules or 'nothing found'}")
         for finding in found[:3]:
             print(f"    {finding}"[:300])
         print(f"    {len(result.history.operations)} operations, {result.took_s:.0f} s", flush=True)
