@@ -5,7 +5,8 @@
     python -m tests.drill.sabotage --whole [NAME]   the same drills with nothing broken: nothing may be found
 
 Each has a small plan and a seed. What counts as caught is a finding of a rule about content or names, not that a call
-was slow or the drill proved too little.
+was slow, that nothing came to rest (a breakage that breaks something else does that, too) or that the drill proved too
+little.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from gdah_drill.generator import Profile
 from gdah_drill.runner import Drill, Result, Settings
 from gdah_drill.scenes import Scene, Step
 
-RULES = ("lost", "history", "wrong", "mixed", "unequal", "deleted", "own-conflict", "fsync", "error", "restless")
+RULES = ("lost", "history", "wrong", "mixed", "unequal", "deleted", "own-conflict", "fsync", "error")
 ROOT = Path(__file__).parents[2]
 """What the processes of a broken drill have to import from."""
 SERVERS = ("server-a", "server-b")
-REST_S = 25.0
-"""A cluster that was broken may never come to rest; whole ones of this size take 2 s."""
+REST_S = 60.0
+"""A cluster that was broken may never come to rest; whole ones of this size take 2 s on an idle machine."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ def main() -> int:
         found = caught(result.findings)
         failed += bool(found) == options.whole
         rules = ", ".join(f"{rule} {count}" for rule, count in Counter(finding.rule for finding in found).items())
-        print(f"{name:32} seed {CASES[name].seed}: {rules or 'NOT CAUGHT' if not options.whole else rules or 'nothing found'}")
+        nothing = "nothing found" if options.whole else "NOT CAUGHT"
+        print(f"{name:32} seed {CASES[name].seed}: {rules or nothing}")
         for finding in found[:3]:
             print(f"    {finding}"[:300])
         print(f"    {len(result.history.operations)} operations, {result.took_s:.0f} s", flush=True)

@@ -78,8 +78,8 @@ def coalesce_a_sent_operation() -> None:
 
     take = Outbox.take
 
-    def coalescing(self: Outbox, record: Any, session: int) -> Operation | None:
-        op = take(self, record, session)
+    def coalescing(self: Outbox, record: Any, session: int, **named: Any) -> Operation | None:
+        op = take(self, record, session, **named)
         for other in list(self._unacked.values()):
             later = other.op
             if not isinstance(op, Write) or not isinstance(later, Write) or other.number <= record.number:
