@@ -67,6 +67,11 @@ def author_of(op: OpId) -> Author:
     return Author(op.rpartition("-")[0])
 
 
+def client_of(op: OpId) -> str:
+    """Who made it, whatever the run: one that was killed has left operations on which those of the next build."""
+    return author_of(op).rpartition("-")[0]
+
+
 def sequence_of(op: OpId) -> int:
     return int(op.rpartition("-")[2])
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from gdah_volume.content import ChunkHash
 from gdah_volume.errors import GdahError
-from gdah_volume.ids import Author, Epoch, OpId, ServerId, VolumeName, author_of
+from gdah_volume.ids import Epoch, OpId, ServerId, VolumeName, client_of
 from gdah_volume.operations import Operation, chunks_in
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import Ack, Blob, Entry, Refused
@@ -58,9 +58,10 @@ class Submission:
     """The mount that made it, which shows it already."""
 
     @property
-    def line(self) -> Author:
-        """What keeps its order on the way into the log: what one author sends, over whatever connection."""
-        return author_of(self.op.id)
+    def line(self) -> str:
+        """What keeps its order on the way into the log: what one client sends, over whatever connection. (Not what one
+        author made: operations of a run that was killed are sent by the next one, whose own build on them.)"""
+        return client_of(self.op.id)
 
     @property
     def is_whole(self) -> bool:

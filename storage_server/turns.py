@@ -1,7 +1,7 @@
 """Who is next: jobs in lines, of which each keeps its order, and all lines have their turn.
 
-A line is what must not overtake itself: the operations of one author. A mount with a thousand operations on their way
-makes another one wait for one of them, not for a thousand. Nobody's operation needs one of another author that is still
+A line is what must not overtake itself: the operations of one client. A mount with a thousand operations on their way
+makes another one wait for one of them, not for a thousand. Nobody's operation needs one of another client that is still
 in line: he could not have seen it.
 
 Threading: any thread; the lock is a leaf.

@@ -16,7 +16,7 @@ from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import hash_of
 from gdah_volume.database import Database
 from gdah_volume.errors import Exists, GdahError, NoSpace, OutOfOrder, StorageFailed, UnknownChunk
-from gdah_volume.ids import ServerId, new_epoch
+from gdah_volume.ids import ServerId, client_of, new_author, new_epoch
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import Blob, Entry
 from storage_server.ports import StaleLease, Stamped, Submission
@@ -259,3 +259,14 @@ def test_lines_take_turns_and_keep_their_order(kept: Kept) -> None:
     names = [op.name for _, _, op in kept.store.replica.entries_after(0, 200)]  # type: ignore[union-attr]
     assert names[:4] == [b"busy-0", b"other-0", b"busy-1", b"other-1"]
     assert [name for name in names if name.startswith(b"busy")] == [b"busy-%d" % number for number in range(100)]
+
+
+def test_what_a_killed_run_of_a_mount_left_goes_before_what_the_next_run_did_on_it(kept: Kept) -> None:
+    """They have different authors, and are sent over one connection. The later ones overtook: a client that worked
+    alone got a conflict copy of its own."""
+    left = [kept.submission(b"left-%d" % number) for number in range(3)]
+    kept.me.author = new_author(client_of(left[0].op.id))
+    later = [kept.submission(b"later-%d" % number) for number in range(2)]
+    kept.run(*map(kept.job, [*left, *later]))
+    names = [op.name for _, _, op in kept.store.replica.entries_after(0, 200)]  # type: ignore[union-attr]
+    assert names == [b"left-0", b"left-1", b"left-2", b"later-0", b"later-1"]
