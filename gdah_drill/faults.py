@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from gdah_drill import history as words
 from gdah_drill.cluster import Mount, Node, Server
-from gdah_drill.environment import Environment
+from gdah_drill.environment import UNDER_WAY, Environment
 from gdah_drill.waiting import NOT_YET, wait_until
 
 TERMINATE_S = 90.0
@@ -181,7 +181,9 @@ class PeerAdded(Fault):
         server = self.env.add_server()
         self.target = server.name
         try:
-            self.happened = wait_until(self.env.servers_agree, f"{server.name} has everything", 60.0)
+            self.happened = wait_until(
+                lambda: self.env.servers_agree(lag=UNDER_WAY), f"{server.name} has everything", 60.0
+            )
         except NOT_YET as error:
             self.env.troubles.append(f"{server.name} was added and did not catch up: {error}"[:2000])
 
