@@ -239,7 +239,7 @@ class Filesystem(FolderCalls, RangeCalls):
         stat, made = self._create_or_find(parent, name, mode, flags, caller)
         try:
             if made:
-                return stat, self._open(stat.ino, flags & ~os.O_TRUNC, caller)
+                return stat, self._open(stat.ino, flags & ~os.O_TRUNC, caller, is_new=True)
             self._check_access(stat.ino, flags, caller)
             return stat, self._open(stat.ino, flags, caller)
         except BaseException:
@@ -302,7 +302,7 @@ class Filesystem(FolderCalls, RangeCalls):
         self.parts.kernel.wait_told(ino, OPEN_WAIT_S)  # from now on its size and its pages are of one content
         return opened
 
-    def _open(self, ino: int, flags: int, caller: Caller) -> Opened:
+    def _open(self, ino: int, flags: int, caller: Caller, *, is_new: bool = False) -> Opened:
         node = self._resolved(ino)
         self._changes.check_file(node)
         file = self.handles.acquire(node, ino)
@@ -312,6 +312,8 @@ class Filesystem(FolderCalls, RangeCalls):
             with file.lock:
                 file.refresh()
                 handle = self.handles.add(file, ino, flags, caller)
+                if is_new:
+                    file.is_seen_as_made(handle)
                 if flags & os.O_TRUNC:
                     file.truncate(0, handle)
                 version = file.version

@@ -306,6 +306,14 @@ class OpenFile:
             for ino in self.inos:
                 self._parts.kernel.invalidate_inode(ino)
 
+    def is_seen_as_made(self, handle: Looker) -> None:
+        """Under the lock. Who made the file thinks that it is empty, also if somebody was faster to write to it."""
+        made = Version(OpId(self.node))
+        if self.draft is None and self.version not in (None, made):
+            self.foreign += 1
+            self._before.append((made, EMPTY))
+            handle.seen = self.foreign - 1
+
     def has_looked(self, handle: Looker) -> None:
         """It got a lock: what it edits next follows what is there now. Does not wait for the lock of this file, which
         may be held while content is fetched."""

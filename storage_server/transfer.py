@@ -49,6 +49,8 @@ class PeerTransfer:
         absent = 0
         error = "no other server is known"
         for url in urls:
+            if self._http.is_closed:
+                raise Unreachable("this server is about to stop")
             try:
                 answer = await self._http.get(f"{url}/v1/volumes/{volume}/chunks/{name.hex()}?local=1")
             except BROKEN as failure:

@@ -485,3 +485,42 @@ def test_a_rename_onto_a_name_that_somebody_took_a_moment_ago(
         two.target.rename(b"mine", b"place", flags)
     assert two.names() == ([b"mine", b"place"] if flags else [b"place"])
     assert read_file(two.target, b"place") == (b"theirs" if flags else b"mine")
+
+
+def test_who_makes_a_file_writes_to_an_empty_one_though_another_was_faster(device: Device) -> None:
+    """The name is seen elsewhere before open(2) returns here. What was written there, with its beginning written over
+    here, was one content of two."""
+    two = Two(device)
+    opening = device.fs._open
+
+    def others_first(ino: int, flags: int, caller: Caller, **how: Any) -> Any:
+        device.feed_own()
+        device.feed(two.edit(b"f", b"written elsewhere"))
+        return opening(ino, flags, caller, **how)
+
+    device.fs._open = others_first  # type: ignore[method-assign]
+    stat, opened = device.fs.create(1, b"f", 0o644, RW | os.O_CREAT | os.O_EXCL, ROOT_CALLER)
+    device.fs.write(stat.ino, opened.handle, 0, b"mine")
+    assert device.fs.read(stat.ino, opened.handle, 0, 100) == b"mine"
+    device.fs.flush(stat.ino, opened.handle)
+    device.fs.release(stat.ino, opened.handle)
+    device.fs._open = opening  # type: ignore[method-assign]
+    contents = sorted(read_file(two.target, name) for name in two.names())
+    assert contents == [b"mine", b"written elsewhere"]
+
+
+def test_who_makes_a_file_and_reads_it_first_knows_what_is_there(device: Device) -> None:
+    two = Two(device)
+    opening = device.fs._open
+
+    def others_first(ino: int, flags: int, caller: Caller, **how: Any) -> Any:
+        device.feed_own()
+        device.feed(two.edit(b"f", b"written elsewhere"))
+        return opening(ino, flags, caller, **how)
+
+    device.fs._open = others_first  # type: ignore[method-assign]
+    stat, opened = device.fs.create(1, b"f", 0o644, RW | os.O_CREAT | os.O_EXCL, ROOT_CALLER)
+    assert device.fs.read(stat.ino, opened.handle, 0, 100) == b"written elsewhere"
+    device.fs.write(stat.ino, opened.handle, 0, b"mine")
+    device.fs.flush(stat.ino, opened.handle)
+    assert two.names() == [b"f"]
