@@ -24,6 +24,7 @@ from mountfs import mountpoint
 from mountfs.binding import Connection, Library, MountOptions, load
 from mountfs.fuse_ops import FuseOps
 from mountfs.kernel_cache import NotifyingKernelCache
+from mountfs.last_will import LastWill
 from mountfs.negotiation import RECEIVE_BYTES
 
 log = logging.getLogger("gdah.fuse")
@@ -76,10 +77,13 @@ class Session:
         self._idle = 0
         self._max_workers = 1
         self._stopped_out, self._stopped_in = os.pipe()
+        self._last_will: LastWill | None = None
 
     def run(self) -> None:
         """Returns when the folder is unmounted, by whomever, and every request is answered."""
         self.stopped(None)
+        if self._last_will is not None:
+            self._last_will.cancel()
         self.operations.waits.abandon()
         if self.kernel_cache.stop():
             self._connection.close()
@@ -109,7 +113,10 @@ class Session:
             raise MountFailed("the kernel and the FUSE library cannot agree on a protocol; update the library")
 
     def _start(self, options: MountOptions) -> None:
-        _raise_readahead(self.path)
+        mounted = mountpoint.find_mount(self.path)
+        if mounted is not None:
+            _raise_readahead(mounted.device)
+            self._last_will = LastWill(mounted.device)
         self.kernel_cache.start(self._connection, self.operations.root_names, self.operations.changing)
         with self._lock:
             self._max_workers = options.max_threads
@@ -181,12 +188,9 @@ def _buffer() -> tuple[list[mmap.mmap], int]:
     return [buffer], ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
-def _raise_readahead(path: Path) -> None:
+def _raise_readahead(device: str) -> None:
     """The kernel reads ahead 128 KiB unless root allows more for this device; without that right it stays."""
-    mounted = mountpoint.find_mount(path)
-    if mounted is None:
-        return
     try:
-        Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(str(READAHEAD_KIB))
+        Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(READAHEAD_KIB))
     except OSError:
         log.debug("read-ahead stays at the kernel's default")

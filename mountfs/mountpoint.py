@@ -82,13 +82,14 @@ def probe(path: Path) -> Literal["alive", "dead", "silent"]:
     return answer[0] if answer else "silent"
 
 
-def prepare(path: Path) -> Path:
+def prepare(path: Path, *, abandoned: bool = False) -> Path:
     """Make `path` fit to be mounted over and return it absolute. Creates it when it is missing, takes away a dead FUSE
-    mount, and raises MountFailed, with the next step, for anything that a mount would hide or that is in use."""
+    mount, and raises MountFailed, with the next step, for anything that a mount would hide or that is in use.
+    `abandoned`: the process of the mount that is there was killed, so if it is silent nobody will ever answer."""
     path = path.parent.resolve() / path.name
     mounted = find_mount(path)
     if mounted is not None:
-        _clear(path, mounted)
+        _clear(path, mounted, abandoned=abandoned)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not stat.S_ISDIR(path.lstat().st_mode):
@@ -107,17 +108,17 @@ def prepare(path: Path) -> Path:
     return path
 
 
-def _clear(path: Path, mounted: Mounted) -> None:
+def _clear(path: Path, mounted: Mounted, *, abandoned: bool) -> None:
     if not mounted.type.startswith("fuse"):
         raise MountFailed(f"{path} is already mounted ({mounted.type}); choose another folder")
     state = probe(path)
     if state == "alive":
         raise MountFailed(f"{path} is already mounted; unmount it first: gdah unmount {path}")
-    if state == "silent":
+    if state == "silent" and not abandoned:
         raise MountFailed(
             f"{path} is mounted and its process does not answer; end that process, then: fusermount -uz {path}"
         )
-    unmount(path, lazy=True)
+    unmount(path, lazy=True, force=state == "silent")
     if is_mounted(path):
         raise MountFailed(f"a dead mount on {path} could not be taken away; try: fusermount -uz {path}")
 
