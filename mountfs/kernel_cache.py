@@ -4,7 +4,8 @@ A thread of its own notifies, because the kernel can make a notification wait fo
 the folder's lock, and waits for pages that are being read. From a handler that would be a wait for oneself; here nobody
 waits. The same lock is why a name cannot be cached stale: a notification about it waits until the lookup that is under
 way is done. Attributes have no such lock: a lookup may bring the kernel an inode just after it was told to forget it,
-and said "never heard of" (ENOENT). So those are told again, twice.
+and said "never heard of" (ENOENT). So those are told again, a few times, and at once when one of them is opened: then
+the kernel has it.
 
 A name also stands for its folder: the kernel keeps listings, and drops one when it is told of the folder's inode. First
 the name, then the inode: the folder's lock makes sure that no listing is under way that would be kept afterwards.
@@ -41,7 +42,7 @@ log = logging.getLogger("gdah.fuse")
 
 LIMIT = 100_000
 """Names or inodes waiting; about 20 MB, and 10 s of notifying."""
-AGAIN_S = (0.1, 1.0)
+AGAIN_S = (0.005, 0.1, 1.0)
 """When an inode that the kernel did not know is told again."""
 TELL_AT_MOST = 8
 """How often an inode is told in a row because programs went on reading what was there before."""
@@ -94,6 +95,8 @@ class NotifyingKernelCache(KernelCache):
         self._telling: set[int] = set()
         """Taken from `_inodes` and not told yet."""
         self._told_waiters = 0
+        self._unknown: set[int] = set()
+        """Those that the kernel did not know, and will be told again."""
         self._entries: dict[tuple[int, bytes], None] = {}
         self._again: list[tuple[float, int, int]] = []
         self._everything = False
@@ -122,9 +125,13 @@ class NotifyingKernelCache(KernelCache):
             _tell_at_most([telling], lambda: 0)
 
     def wait_told(self, ino: int, timeout_s: float) -> bool:
-        if ino not in self._inodes and ino not in self._telling:  # as almost always
+        if ino not in self._inodes and ino not in self._telling and ino not in self._unknown:  # as almost always
             return True
         with self._lock:
+            if ino in self._unknown:
+                self._unknown.discard(ino)
+                self._inodes.setdefault(ino, [])
+                self._work.notify_all()
             self._told_waiters += 1
             try:
                 return self._work.wait_for(lambda: ino not in self._inodes and ino not in self._telling, timeout_s)
@@ -309,6 +316,10 @@ class NotifyingKernelCache(KernelCache):
                 with self._lock:
                     if self._running and len(self._again) < self._limit:
                         heapq.heappush(self._again, (self._clock() + AGAIN_S[tried], ino, tried + 1))
+                        self._unknown.add(ino)
+            elif ino in self._unknown:
+                with self._lock:
+                    self._unknown.discard(ino)
 
     def _tell_inode(self, notify: Notify, ino: int, waiting: Sequence[Telling]) -> int:
         def tell() -> int:

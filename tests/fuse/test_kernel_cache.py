@@ -315,14 +315,29 @@ def test_an_unknown_inode_is_told_again_because_it_may_be_on_its_way(new_cache: 
     kernel.unknown = {5}
     cache.invalidate_inode(5)
     assert cache.flush(10)
-    assert kernel.inodes == [5]
+    assert kernel.inodes[0] == 5
     pause = threading.Event()
     for _ in range(100):
-        if kernel.inodes == [5, 5, 5]:
+        if kernel.inodes == [5] * 4:
             break
         pause.wait(0.1)
     pause.wait(1.5)
-    assert kernel.inodes == [5, 5, 5]
+    assert kernel.inodes == [5] * 4
+    assert not cache._unknown
+
+
+def test_an_unknown_inode_is_told_at_once_when_it_is_opened(new_cache: Make, kernel: Kernel) -> None:
+    """A lookup had brought it to the kernel, with the size that the file had before: reads ended there for 0.1 s."""
+    cache = new_cache()
+    cache._clock = lambda: 0.0  # it is never time to tell it again
+    kernel.unknown = {5}
+    cache.invalidate_inode(5)
+    assert cache.flush(10)
+    kernel.unknown = set()
+    assert cache.wait_told(5, 10)
+    assert kernel.inodes == [5, 5]
+    assert cache.wait_told(5, 10)
+    assert kernel.inodes == [5, 5]
 
 
 def test_who_asks_to_be_called_is_called_after_what_was_asked_before(new_cache: Make, kernel: Kernel) -> None:
