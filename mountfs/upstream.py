@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 
 from gdah_volume.content import ChunkHash
+from gdah_volume.disk_errors import database_errors
 from gdah_volume.errors import GdahError, Unreachable, from_code
 from gdah_volume.ids import OpId
 from gdah_volume.lock_messages import ToMount
@@ -237,13 +238,14 @@ class Upstream:
             if isinstance(event, Stop):
                 return
             try:
-                if isinstance(event, Fed):
-                    self._feed(event)
-                elif event is not None:
-                    event()
-                if self._monotonic() - ticked_at > TICK_S:
-                    ticked_at = self._monotonic()
-                    self._tick()
+                with database_errors("the mirror of this device"):
+                    if isinstance(event, Fed):
+                        self._feed(event)
+                    elif event is not None:
+                        event()
+                    if self._monotonic() - ticked_at > TICK_S:
+                        ticked_at = self._monotonic()
+                        self._tick()
             except GdahError as error:
                 log.warning("this device cannot follow the server now: %s", error)
                 self._give_up_session(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from gdah_volume.content import INLINE_MAX_BYTES, hash_of
 from gdah_volume.errors import BadMessage, Exists, NoSpace, NotFound, OutOfOrder, StaleHandle
-from gdah_volume.ids import ROOT, Epoch
+from gdah_volume.ids import ROOT, Epoch, OpId
 from gdah_volume.lock_messages import LockAgain
 from gdah_volume.operations import Attrs, Create
 from gdah_volume.stamps import Stamp
@@ -106,6 +107,27 @@ def test_what_was_made_offline_is_sent_when_a_server_comes(setup: Setup) -> None
     setup.connect(1)
     setup.answered()
     assert [op.name.decode() for _, _, op in setup.servers[1].replica.entries_after(0, 1000)] == names  # type: ignore[union-attr]
+
+
+def test_a_mirror_that_cannot_be_read_for_a_moment_is_said_in_one_line(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read, failures = (
+        setup.world.mirror.stamped_above_stable,
+        [sqlite3.DatabaseError("database disk image is malformed")],
+    )
+
+    def fails_once() -> list[tuple[OpId, Stamp]]:
+        if failures:
+            raise failures.pop()
+        return read()
+
+    monkeypatch.setattr(setup.world.mirror, "stamped_above_stable", fails_once)
+    setup.world.create("kept")
+    setup.servers[0].connect(setup.upstream)
+    eventually(lambda: len(setup.servers[0].log) == 1)
+    assert "the mirror of this device cannot be read" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_a_program_waits_for_the_answer(setup: Setup) -> None:
