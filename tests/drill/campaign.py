@@ -41,11 +41,12 @@ def layout_of(seed: int, servers: int | None, mounts: int | None) -> tuple[int, 
 # --- running
 
 
-def run_one(seed: int, seconds: float, servers: int, mounts: int, into: Path) -> Report:
+def run_one(seed: int, seconds: float, servers: int, mounts: int, workers: int, into: Path) -> Report:
     """Raises KeyboardInterrupt, with nothing of it left."""
     keep, file = into / f"seed-{seed}", into / f"seed-{seed}.json"
     shutil.rmtree(keep, ignore_errors=True)
     options = ["--seed", seed, "--seconds", seconds, "--servers", servers, "--mounts", mounts]
+    options += ["--workers", workers]
     part = into / f"seed-{seed}.part"
     argv = [sys.executable, "-m", "mountfs.tool", "drill", *map(str, options), "--keep", str(keep), "--json", str(part)]
     with open(into / f"seed-{seed}.txt", "w", encoding="utf-8") as told:
@@ -63,7 +64,7 @@ def run_one(seed: int, seconds: float, servers: int, mounts: int, into: Path) ->
     if part.exists():
         part.replace(file)
     else:
-        settings = {"seconds": seconds, "servers": servers, "mounts": mounts}
+        settings = {"seconds": seconds, "servers": servers, "mounts": mounts, "workers": workers}
         file.write_text(json.dumps({"seed": seed, "settings": settings, "ended": code}) + "\n")
     report = load(file)
     if code == 0 and report.get("passed"):
@@ -85,12 +86,14 @@ def load(file: Path) -> Report:
     return report
 
 
-def run(seeds: Iterable[int], seconds: float, servers: int | None, mounts: int | None, into: Path) -> None:
+def run(
+    seeds: Iterable[int], seconds: float, servers: int | None, mounts: int | None, workers: int, into: Path
+) -> None:
     for seed in seeds:
         if (into / f"seed-{seed}.json").exists():
             continue
         began = time.monotonic()
-        report = run_one(seed, seconds, *layout_of(seed, servers, mounts), into)
+        report = run_one(seed, seconds, *layout_of(seed, servers, mounts), workers, into)
         print(f"seed {seed}: {verdict(report)} ({time.monotonic() - began:.0f} s)", flush=True)
 
 
@@ -209,12 +212,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0, metavar="N", help="how long faults come in each (120)")
     parser.add_argument("--servers", type=int, choices=(2, 3), help="default: by the seed")
     parser.add_argument("--mounts", type=int, choices=(2, 3, 4), help="default: by the seed")
+    parser.add_argument("--workers", type=int, default=10, metavar="N", help="programs that write at once (10)")
     parser.add_argument("--into", type=lambda text: Path(text).absolute(), required=True, metavar="DIR")
     options = parser.parse_args()
     options.into.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, interrupted)
     try:
-        run(options.seeds, options.seconds, options.servers, options.mounts, options.into)
+        run(options.seeds, options.seconds, options.servers, options.mounts, options.workers, options.into)
     except KeyboardInterrupt:
         print("interrupted", flush=True)
     reports = reports_in(options.into)
