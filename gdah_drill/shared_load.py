@@ -4,8 +4,8 @@ Whoever changes or removes a file has read it just before, and says what he saw.
 one descriptor that was read first, replaced by renaming, or made exclusively; to a log everybody appends lines.
 
 A long read is several for the kernel; another mount's change may arrive in between. So what reads as two contents, or
-as the beginning of one, is read again, and the second time counts; the first does if there are zeros in it, which
-nobody writes.
+as the beginning of one, is read again, and the second time counts, also if it fails (a mount that dies cuts reads
+short); the first does if there are zeros in it, which nobody writes.
 
 Threading: one thread. Programs of one mount that edit one file at once mix it, as on any file system; so those of one
 mount take turns (`lock`), and a mixture is a fault of the system under test.
@@ -97,7 +97,8 @@ class SharedLoad:
         path, spec, sync = self._existing(), self._spec(), self._maybe_sync()
         opened = self._batch([("open", "s", path, "+"), ("get", "s")])
         if opened.outcome == "ok" and _may_be_torn(opened.answers[1]):
-            opened.answers[1] = self._again(("get", "s"), opened.answers[1])
+            again = self._batch([("get", "s")])
+            opened.answers[1] = again.answers[0] if again.done > 0 else b""
         if opened.outcome != "ok":
             self._tell("s-edit", path, [opened], details={"not_begun": True})
             self._batch([("forget_one", "s")])
@@ -181,12 +182,8 @@ class SharedLoad:
     def _bytes(self, path: str) -> Any:
         read = self._batch([("bytes", path)])
         if read.done > 0 and _may_be_torn(read.answers[0]):
-            read.answers[0] = self._again(("bytes", path), read.answers[0])
+            return self._batch([("bytes", path)])
         return read
-
-    def _again(self, call: Call, first: bytes) -> bytes:
-        again = self._batch([call])
-        return again.answers[0] if again.done > 0 else first
 
 
 def _may_be_torn(data: bytes) -> bool:

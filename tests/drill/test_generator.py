@@ -73,7 +73,7 @@ def test_what_reads_as_two_contents_is_read_again() -> None:
 
     class Batch:
         def __init__(self, data: bytes) -> None:
-            self.answers, self.done, self.outcome = [data], 1, "ok"
+            self.answers, self.done, self.outcome = [data], 1 if data else 0, "ok" if data else "info"
 
     def batch(calls: list[Any]) -> Batch:
         return Batch(reads.pop(0))
@@ -83,5 +83,7 @@ def test_what_reads_as_two_contents_is_read_again() -> None:
     assert load._look_at("shared/n1")[1]["kind"] == "whole"
     reads[:] = [torn, torn]
     assert load._look_at("shared/n1")[1]["kind"] == "mixed"
+    reads[:] = [torn, b""]
+    assert load._look_at("shared/n1") == ("", None)
     reads[:] = [zeros, whole]
     assert load._look_at("shared/n1")[1]["kind"] == "mixed"
