@@ -17,8 +17,11 @@ from gdah_volume.ids import SERVER_PATTERN, ServerId
 PENDING_CLOCK = 1 << 62
 """Stamps of operations that no server has stamped yet start here: above every real stamp."""
 PENDING_SERVER = ServerId("~")
-MAX_LEAD_US = 3600 * 1_000_000
-"""A floor that a client claims may lie at most this far above the server's own clock, unless it is known."""
+MAX_LEAD_US = 20 * 366 * 86400 * 1_000_000
+"""What a client says that another server has stamped may lie at most this far above the server's own clock, unless it
+is known. A server whose clock was wrong by days is believed, also when it is gone: else what it acknowledged could not
+be handed over, and what was built on it would be stamped below it. Nothing depends on how far stamps are ahead, and
+beyond this nobody can push them."""
 
 
 class Stamp(msgspec.Struct, frozen=True, order=True, array_like=True):

@@ -15,7 +15,7 @@ import pytest
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import hash_of
 from gdah_volume.database import Database
-from gdah_volume.errors import Exists, GdahError, NoSpace, OutOfOrder, StorageFailed, UnknownChunk
+from gdah_volume.errors import BadMessage, Exists, GdahError, NoSpace, OutOfOrder, StorageFailed, UnknownChunk
 from gdah_volume.ids import ServerId, client_of, new_author, new_epoch
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import Blob, Entry
@@ -270,3 +270,16 @@ def test_what_a_killed_run_of_a_mount_left_goes_before_what_the_next_run_did_on_
     kept.run(*map(kept.job, [*left, *later]))
     names = [op.name for _, _, op in kept.store.replica.entries_after(0, 200)]  # type: ignore[union-attr]
     assert names == [b"left-0", b"left-1", b"left-2", b"later-0", b"later-1"]
+
+
+def test_what_a_server_stamped_whose_clock_was_days_ahead_is_taken_from_a_mount(kept: Kept) -> None:
+    """When that server is gone, nobody else could be given what it had acknowledged, and mounts were turned away."""
+    op, blobs = kept.me.create(b"x")
+    day_us = 86_400_000_000
+
+    def handed(days: int) -> list[Entry]:
+        return [Entry(1, Stamp(kept.store.clock.now_us() + days * day_us, PEER), op, blobs)]
+
+    kept.store.check_handed(handed(20))
+    with pytest.raises(BadMessage, match="cannot be one of a server's"):
+        kept.store.check_handed(handed(40 * 366))
