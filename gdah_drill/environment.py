@@ -9,6 +9,7 @@ Threading: any thread; the nemesis holds the node or link that it works on (`loc
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 from collections import defaultdict
@@ -153,8 +154,9 @@ class Environment:
             node.environ[launch.SABOTAGE] = self._sabotage
 
     def add_server(self) -> Server:
-        """One more, with the next name; it starts empty and meets the others."""
+        """One more, with the next name; it starts empty (also where one was retired before) and meets the others."""
         server = Server(self.cluster, f"server-{chr(ord('a') + len(self.servers))}")
+        shutil.rmtree(server.data, ignore_errors=True)
         self._fit(server)
         self._prepare(server)
         self.servers.append(server)

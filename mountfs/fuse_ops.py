@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import sqlite3
 import struct
 import threading
 from collections.abc import Callable
@@ -102,6 +103,9 @@ class FuseOps:
                 answer = handler(request, *args)
             except GdahError as error:
                 answer = (reply_err, error.errno)
+            except sqlite3.Error as error:
+                log.warning("the cache of this mount cannot be used, see its disk: op=%s: %s", name, error)
+                answer = (reply_err, errno.EIO)
             except BaseException:  # noqa: BLE001 - nothing may pass through libfuse, and a request must be answered
                 self._failed(name)
                 answer = (reply_err, errno.EIO)

@@ -55,6 +55,8 @@ class Peer:
     """Its head when we met: we have to read up to there."""
     cursor: int = 0
     """How far of its log is in ours."""
+    lacking: bool = False
+    """We are new, or have lost what we had: until we have read what it had when we met, mounts know more than we do."""
     read: int = 0
     """How far of our log is in its."""
     held: int = 0
@@ -89,6 +91,7 @@ class Peer:
         self.out_up = True
         self.head = self.barrier = head
         self.cursor = cursor
+        self.lacking = (self.lacking or cursor == 0) and cursor < head
         self.promises.clear()
         self.last_error = None
 
@@ -125,6 +128,8 @@ class Peer:
 
     def applied_up_to(self, position: int) -> None:
         self.cursor = max(self.cursor, position)
+        if self.out_up and self.cursor >= self.barrier:
+            self.lacking = False
         self.head = max(self.head, position)
         self._confirm()
 

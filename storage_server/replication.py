@@ -313,6 +313,11 @@ class Replication:
         """All that our log names up to there is here."""
         self.here = max(self.here, position)
 
+    def lost_data(self) -> None:
+        """An older copy of our log has taken its place: the others have more of it than we."""
+        for peer in self.peers.values():
+            peer.lacking = True
+
     # --- operations
 
     def submit(self, submission: Submission, now: float) -> None:
@@ -333,6 +338,8 @@ class Replication:
                 self._pass_on(submission, route.server, now, strict=strict)
             else:
                 self._stamping += 1
+                # To refuse what we do not know would be wrong while there is so much that we do not know.
+                strict = strict and not any(peer.lacking for peer in self.peers.values())
                 self._deeds.stamp(submission, strict=strict, valid_until=route.valid_until, turn=self._turn)
 
     def route(self, now: float) -> Route:

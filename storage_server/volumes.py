@@ -411,6 +411,7 @@ class Volume:
         self._forget_reads()
         self._note_content()
         self.epoch = await self.do(lambda store: store.begin_epoch(), sync=True)
+        self.replication.lost_data()
         self.reset(f"new epoch: {reason}")
 
     def _forget_reads(self) -> None:

@@ -289,14 +289,14 @@ class TestBarrier:
 
     def test_the_wait_is_bounded(self) -> None:
         world = World(B, A)
-        world.connect(A, head=5)
+        world.connect(A, head=5, cursor=1)
         submission = world.submit()
         world.pass_time(0.6)
         assert world.deeds.stamped == [(submission, True, FOREVER)]
 
     def test_nobody_waits_for_a_long_catch_up(self) -> None:
         world = World(B, A)
-        world.connect(A, head=100_000)
+        world.connect(A, head=100_000, cursor=1)
         submission = world.submit()
         assert world.deeds.stamped == [(submission, True, FOREVER)]
         assert world.it.peers[A].phase is Phase.CATCHING_UP
@@ -586,3 +586,41 @@ def test_a_submission_of_a_peer_is_answered_without_waiting_for_its_copy() -> No
     world.it.stamped([(lacking, Stamped(Stamp(20, A), 2, (b"h" * 32,)))], world.now)  # type: ignore[arg-type]
     assert isinstance(world.last, Ack)
     assert world.last.copies == 0
+
+
+class TestLost:
+    """A mount that turned to a server which was being filled again was told that its folders are not there."""
+
+    def test_who_has_read_nothing_of_a_peer_yet_refuses_nothing(self) -> None:
+        world = World(A, B)
+        world.connect(B, head=5_000)
+        world.submit()
+        assert [strict for _, strict, _ in world.deeds.stamped] == [False]
+
+    def test_until_it_has_read_what_the_peer_had_when_they_met(self) -> None:
+        world = World(A, B)
+        world.connect(B, head=5_000)
+        world.it.applied(B, 1_000, world.now)
+        world.submit()
+        assert [strict for _, strict, _ in world.deeds.stamped] == [False]
+        world.it.applied(B, 5_000, world.now)
+        world.beat(B, sequencer=A)
+        world.submit()
+        assert [strict for _, strict, _ in world.deeds.stamped] == [False, True]
+
+    def test_an_ordinary_catch_up_is_none(self) -> None:
+        world = World(A, B)
+        world.connect(B, head=5_000, cursor=3_000)
+        world.submit()
+        assert [strict for _, strict, _ in world.deeds.stamped] == [True]
+
+    def test_an_older_copy_is_one_although_it_knows_a_part(self) -> None:
+        world = World(A, B)
+        world.connect(B, head=5_000, cursor=5_000)
+        world.it.lost_data()
+        world.it.link_down(B, "reset", world.now, gone=False)
+        world.connect(B, head=5_000, cursor=3_000)
+        world.submit()
+        assert [strict for _, strict, _ in world.deeds.stamped] == [False]
+        world.it.applied(B, 5_000, world.now)
+        assert not world.it.peers[B].lacking
