@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gdah_volume.content import ChunkHash
-from gdah_volume.ids import NodeId, OpId, VolumeName
+from gdah_volume.ids import NodeId, OpId, VolumeName, client_of
 from gdah_volume.operations import Operation
 from mountfs.attributes import AS_STORED, Shown
 from mountfs.cache import Cache
@@ -99,6 +99,7 @@ class FileSide:
         sync.upstream.locks = locking
         self.filesystem = Filesystem(parts, space, supplementary_groups, owner, shown=shown, locking=locking)
         self._mirror = sync.mirror
+        self._client = sync.author.rpartition("-")[0]
         sync.mirror.add_witness(self.filesystem.invalidation.witness)
         sync.mirror.add_listener(self.filesystem.invalidation.on_changes)
         sync.mirror.add_reload_listener(self.filesystem.invalidation.on_reload)
@@ -106,7 +107,7 @@ class FileSide:
 
     def recover(self) -> int:
         """Files that were open when the last run ended; their edits are operations now, or are tried again."""
-        return self.filesystem.recover(self._logged)
+        return self.filesystem.recover(self._logged, lambda op: client_of(op) == self._client)
 
     def _logged(self, op: OpId) -> Operation | None:
         with self._mirror.lock:

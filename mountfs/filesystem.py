@@ -45,7 +45,7 @@ from mountfs.openfile import OpenFile, Parts
 from mountfs.performing import TRIES, TRY_AGAIN_S, Performer
 from mountfs.ports import AttrChange, Caller, LockDone, Opened, Stat, StatFs
 from mountfs.ranges import RangeCalls
-from mountfs.recovery import Logged, restore
+from mountfs.recovery import IsOwn, Logged, restore
 from mountfs.saving import Saving
 from mountfs.until_told import LOOK_WAIT_S, OPEN_WAIT_S
 
@@ -381,10 +381,10 @@ class Filesystem(FolderCalls, RangeCalls):
 
     # --- start and end
 
-    def recover(self, logged: Logged) -> int:
+    def recover(self, logged: Logged, is_own: IsOwn = lambda op: False) -> int:  # noqa: ARG005
         """Edits of files that were open when the last run ended become operations, or are parked; returns how
         many files. Called once, before anything else."""
-        found = restore(self.parts, self.handles, logged)
+        found = restore(self.parts, self.handles, logged, is_own)
         if found and self._saving.save_parked():
             self._saving.park()
         return len(found)

@@ -14,17 +14,22 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from gdah_volume.content import ChunkHash
-from gdah_volume.errors import GdahError
+from gdah_volume.errors import GdahError, NotFound
 from gdah_volume.ids import OpId
 from gdah_volume.operations import Operation, Write
 from mountfs import records
 from mountfs.handles import Handles
 from mountfs.openfile import OpenFile, Parts
-from mountfs.records import LeftoverView, Saving
+from mountfs.records import LeftoverView, Opening, Saving
 from mountfs.sparse import SparseDraft
 
 Logged = Callable[[OpId], Operation | None]
 """The operation that the mirror's log holds under an id."""
+
+IsOwn = Callable[[OpId], bool]
+"""Whether an operation was made by this client, in whichever run."""
+CHAIN_MAX = 64
+"""Versions that are looked back over."""
 
 log = logging.getLogger("mountfs.files")
 
@@ -44,12 +49,12 @@ def sealed_chunks(found: Iterable[LeftoverView]) -> Iterator[ChunkHash]:
             yield from (item.chunk.hash for item in sealed if item.chunk is not None)
 
 
-def restore(parts: Parts, handles: Handles, logged: Logged) -> list[OpenFile]:
+def restore(parts: Parts, handles: Handles, logged: Logged, is_own: IsOwn) -> list[OpenFile]:
     """The files whose edits were not saved, in the table. Journals that hold nothing to save are finished."""
     found = []
     for leftover in parts.journals.leftovers():
         try:
-            file = _restored(parts, handles, leftover, logged)
+            file = _restored(parts, handles, leftover, logged, is_own)
         except (GdahError, msgspec.MsgspecError) as error:
             log.error("a journal of unsaved edits can not be read and is left alone: %s", error)  # noqa: TRY400
             continue
@@ -58,7 +63,7 @@ def restore(parts: Parts, handles: Handles, logged: Logged) -> list[OpenFile]:
     return found
 
 
-def _restored(parts: Parts, handles: Handles, leftover: LeftoverView, logged: Logged) -> OpenFile | None:
+def _restored(parts: Parts, handles: Handles, leftover: LeftoverView, logged: Logged, is_own: IsOwn) -> OpenFile | None:
     first, *rest = leftover.records
     journal = leftover.journal
     if first.kind != records.OPENING:
@@ -75,8 +80,32 @@ def _restored(parts: Parts, handles: Handles, leftover: LeftoverView, logged: Lo
     if not draft.replay(rest, is_logged):
         draft.finish()
         return None
+    saved = _saved_before(parts, opening, logged, is_own)
+    if saved is not None:
+        log.info("edits of an open file were saved as %s before a disk forgot that: node=%s", saved, opening.node)
+        draft.discard()
+        return None
     file = handles.new_file(opening.node)
     file.hold_edits(draft, opening.base, opening.content, leftover.mtime_ns)
     handles.adopt(file)
     log.info("edits of an open file were found node=%s bytes=%d", opening.node, draft.size)
     return file
+
+
+def _saved_before(parts: Parts, opening: Opening, logged: Logged, is_own: IsOwn) -> OpId | None:
+    """The operation by which these edits were saved, if one was. All programs of a mount edit a file together, so what
+    this client has built on the same version is what the journal holds, or held: a disk without power forgets the end
+    of a journal, and that one was deleted."""
+    with parts.mirror.lock:
+        try:
+            version = parts.mirror.tree.node(opening.node).version
+        except NotFound:
+            return None
+    for _ in range(CHAIN_MAX):
+        write = None if version is None or version == opening.base else logged(OpId(version))
+        if not isinstance(write, Write):
+            return None
+        if write.base == opening.base and write.node == opening.node and is_own(write.id):
+            return write.id
+        version = write.base
+    return None

@@ -127,7 +127,9 @@ class Device:
         self.mirror.add_witness(self.fs.invalidation.witness)
         self.mirror.add_listener(self.fs.invalidation.on_changes)
         self.mirror.add_reload_listener(self.fs.invalidation.on_reload)
-        self.recovered = self.fs.recover(self.mirror.replica.operation)
+        self.recovered = self.fs.recover(
+            self.mirror.replica.operation, lambda op: op.startswith(f"{self._device}-000001-")
+        )
 
     @staticmethod
     def log_time_ns() -> int:

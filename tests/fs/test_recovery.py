@@ -210,6 +210,26 @@ def test_edits_whose_operation_was_logged_are_not_saved_twice(device: Device, mo
     assert read_file(target, b"a") == b"second, by another"
 
 
+def test_edits_that_were_saved_before_a_disk_forgot_it_are_not_saved_again(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss of power took the end of the journal, and that it was deleted: a conflict with one's own work, twice."""
+    target = ObjectTarget(device)
+    write_file(target, b"a", b"first")
+    fd = target.open(b"a", RW)
+    target.pwrite(fd, b"FIRST", 0)
+    monkeypatch.setattr(drafts.Draft, "finish", lambda self: None)
+    monkeypatch.setattr(drafts.Draft, "note_saving", lambda self, op, content: None)
+    target.fsync(fd)
+    monkeypatch.undo()
+    write_file(target, b"a", b"what came after it")
+    device.feed_own()
+    target = killed(device)
+    assert device.recovered == 0
+    assert target.listdir(b"") == [b"a"]
+    assert read_file(target, b"a") == b"what came after it"
+
+
 def test_edits_whose_operation_was_announced_but_not_logged_are_saved(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
