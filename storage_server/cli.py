@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import resource
 import signal
@@ -93,6 +94,13 @@ def allow_open_files(wanted: int = OPEN_FILES) -> int:
     return soft
 
 
+def cut_off_is_one_line(record: logging.LogRecord) -> bool:
+    """A filter: a request that was under way when the server stopped is no fault, and needs no traceback."""
+    if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+        record.msg, record.args, record.exc_info = "a request was under way when the server stopped", (), None
+    return True
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = read_config(argv)
@@ -106,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for noisy in ("httpx", "httpcore", "websockets", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.ERROR if config.log_level != "debug" else logging.INFO)
+    logging.getLogger("uvicorn.error").addFilter(cut_off_is_one_line)
     if not is_loopback(config.host):
         open_token = "" if config.tls_cert else ", which travels unencrypted without --tls-cert"
         where = config.own_url or config.host

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 from gdah_drill.cluster import Cluster
 from gdah_drill.processes import free_port
 from gdah_drill.waiting import wait_until
+from storage_server.cli import cut_off_is_one_line
 from tests.server.conftest import Connect, wait_joined
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -164,3 +167,13 @@ def test_a_shells_limit_of_open_files_is_raised_as_far_as_the_system_lets_it() -
     code = "import storage_server.cli as cli; print(cli.allow_open_files(500), cli.allow_open_files(10_000))"
     limited = ["sh", "-c", 'ulimit -Sn 256; ulimit -Hn 1000; exec "$@"', "sh", sys.executable, "-c", code]
     assert subprocess.run(limited, capture_output=True, text=True, check=True).stdout == "500 1000\n"
+
+
+def test_a_request_that_is_under_way_when_the_server_stops_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("gdah-test-cut-off")
+    log.addFilter(cut_off_is_one_line)
+    for error in (asyncio.CancelledError("Task cancelled"), ValueError("a fault of ours")):
+        log.error("Exception in ASGI application", exc_info=error)
+    assert "a request was under way when the server stopped" in caplog.text
+    assert "CancelledError" not in caplog.text
+    assert "ValueError: a fault of ours" in caplog.text
