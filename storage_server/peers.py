@@ -379,7 +379,12 @@ class PeerLink:
 
     async def _take_snapshot(self, server: ServerId) -> None:
         log.warning("nothing but a snapshot of %s brings us together: fetching it", self.url)
-        await self.volume.load_snapshot(server, self.url)
+        self._reads = False  # silence means nothing meanwhile
+        try:
+            await self.volume.load_snapshot(server, self.url)
+        finally:
+            self._reads = True
+            self._last_heard = self._last_echo = self.volume.monotonic()
         raise _Lost("a snapshot was loaded")
 
     async def _leave(self, socket: ClientConnection, welcome: Welcome) -> None:

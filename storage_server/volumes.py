@@ -27,7 +27,7 @@ from storage_server.feeds import Feeds, Subscription
 from storage_server.incoming import Incoming
 from storage_server.lock_lanes import LockLanes
 from storage_server.membership import Membership, News
-from storage_server.ports import Applied, ChunkSource, Conversation, Link, Outlet, Stamped, Submission
+from storage_server.ports import Applied, ChunkSource, Conversation, Link, Outlet, Snapshot, Stamped, Submission
 from storage_server.readers import Readers
 from storage_server.replication import Replication
 from storage_server.retiring import Retiring
@@ -86,6 +86,7 @@ class Volume:
         """Set by the edge that dials peers."""
         self.last_tick = monotonic()
         self._deaf_until = 0.0
+        self._load: asyncio.Task[None] | None = None
         self._noted = 0
         """The head for which we wait until all content is here."""
         self.source = source
@@ -133,6 +134,8 @@ class Volume:
         self.showing.stop()
         await self.content.close()
         await asyncio.to_thread(self.writer.stop)
+        if self._load is not None:
+            self._load.cancel()
         self.readers.close()
 
     def _failed(self, error: GdahError) -> None:
@@ -387,9 +390,22 @@ class Volume:
         return above.clock >= await self.do(lambda store: store.pruned_below)
 
     async def load_snapshot(self, server: ServerId, url: str) -> None:
-        """Become what that peer is, with what only we have on top. A new epoch."""
-        snapshot = await self.source.snapshot(self.name, url)
+        """Become what that peer is, with what only we have on top. A new epoch. Once begun it is ended, whatever
+        becomes of the lane that asked for it: half of it would be a log that its readers count otherwise. Raises
+        Unreachable while another one is being loaded."""
+        if self.loading:
+            raise Unreachable("another snapshot is being loaded")
         self.loading = True
+        try:
+            snapshot = await self.source.snapshot(self.name, url)
+        except BaseException:
+            self.loading = False
+            self._note_content()
+            raise
+        self._load = asyncio.get_running_loop().create_task(self._load_snapshot(snapshot, server, url))
+        await asyncio.shield(self._load)
+
+    async def _load_snapshot(self, snapshot: Snapshot, server: ServerId, url: str) -> None:
         try:
             again, missing = await self.do(
                 lambda store: (store.load(snapshot.rows(), server, snapshot.epoch, snapshot.head), store.wanted()),

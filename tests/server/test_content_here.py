@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gdah_volume.content import hash_of
+from gdah_volume.errors import Unreachable
+from gdah_volume.ids import Epoch, ServerId
 from tests.server.rooms import LARGE, Room, run
+
+PEER = ServerId("speer")
 
 
 @pytest.fixture
@@ -75,5 +82,52 @@ def test_a_known_operation_is_looked_up_together_with_its_content(room: Room) ->
         found = await room.volume.do(lambda store: store.found(op.id))
         assert found is not None
         assert found.missing == ()
+
+    run(room, story)
+
+
+def test_a_snapshot_is_loaded_to_its_end_whatever_becomes_of_who_asked_for_it(room: Room) -> None:
+    """The lane fell silent meanwhile: the log was another one, and nobody who read it was told."""
+    volume, goes_on, begun = room.volume, threading.Event(), threading.Event()
+    resets: list[str] = []
+
+    class Fetched:
+        epoch, head, closed = Epoch("e"), 0, False
+
+        def rows(self) -> list[Any]:
+            return []
+
+        def close(self) -> None:
+            self.closed = True
+
+    fetched = Fetched()
+
+    async def snapshot(*_: object) -> Fetched:
+        return fetched
+
+    def load(*_: object) -> int:
+        begun.set()
+        assert goes_on.wait(30)
+        assert not fetched.closed
+        return 0
+
+    async def story() -> None:
+        volume.source.snapshot = snapshot  # type: ignore[method-assign,assignment]
+        volume._store.load = load  # type: ignore[method-assign]
+        volume.reset = resets.append  # type: ignore[method-assign]
+        asking = asyncio.get_running_loop().create_task(volume.load_snapshot(PEER, "http://peer"))
+        await asyncio.to_thread(begun.wait, 30)
+        with pytest.raises(Unreachable):
+            await volume.load_snapshot(PEER, "http://another")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert not resets
+        goes_on.set()
+        assert volume._load is not None
+        await volume._load
+        assert resets == ["a snapshot of http://peer was loaded"]
+        assert fetched.closed
+        assert not volume.loading
 
     run(room, story)
