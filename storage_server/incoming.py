@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gdah_volume.errors import NoSpace
+from gdah_volume.errors import NoSpace, OutOfOrder
 from gdah_volume.ids import Epoch, OpId, ServerId
 from gdah_volume.wire import Entry, Feed, Held, encode
 from storage_server.feeds import entry_bytes
@@ -43,6 +43,8 @@ class Incoming:
         self._lanes = lanes
         self._monotonic = monotonic
         self._unsaid: dict[ServerId, int] = {}
+        self._submitted: dict[ServerId, int] = {}
+        """Up to where its log was given to the writer."""
         self.on_applied: Callable[[ServerId], None] = lambda _server: None
         self.skipped: list[OpId] = []
         """Operations that our code could not apply."""
@@ -57,6 +59,10 @@ class Incoming:
             if peer is not None and peer.phase is not Phase.JOINED:
                 self.caught_up += 1
                 self.caught_up_bytes += entry_bytes(news.entry)
+
+    def begin(self, server: ServerId, cursor: int) -> None:
+        """A lane on which its log comes from there on."""
+        self._submitted[server] = cursor
 
     def feed(self, server: ServerId, epoch: Epoch, message: Feed, applied: Callable[[], None]) -> None:
         """A batch of a peer's log; `applied` is called when it is in ours, and the peer told when we hold it."""
@@ -86,19 +92,28 @@ class Incoming:
         """A slice of it, which ends at `position`; `applied` is of the last one."""
         passed = [entry.op.id for entry in entries if entry.op.id in passed_on]
         sync = any(entry.sync for entry in entries)
+        before = self._submitted.get(server, 0)
+        self._submitted[server] = position
+
+        def check(store: VolumeStore) -> None:
+            """A disk that was full for the part before may have room for this one; that would stay a gap."""
+            if store.cursor(server, epoch)[0] < before:
+                raise OutOfOrder("what came before it could not be stored")
 
         def all_at_once(store: VolumeStore) -> Applied:
+            check(store)
             result = store.apply(entries, server)
             store.set_cursor(server, epoch, position, last)
             return result
 
         def one_by_one(store: VolumeStore) -> Applied:
+            check(store)
             result = store.apply_each(entries, server)
             store.set_cursor(server, epoch, position, last)
             return result
 
         def done(result: Any) -> None:
-            if isinstance(result, Applied | NoSpace):
+            if isinstance(result, Applied | NoSpace | OutOfOrder):
                 finish(result)
             else:
                 self._writer.submit(Job(one_by_one, finish, sync, is_bulk=True))

@@ -302,6 +302,7 @@ class PeerLink:
             self._outlet.send(encode(Subscribe(cursor=cursor, blobs=True, last=last)))
             await asyncio.sleep(OPEN_TIMEOUT_S)
             raise _Lost(f"its log ends at {welcome.head} and was read up to {cursor}")
+        volume.incoming.begin(server, cursor)
         volume.replication.link_up(server, welcome, cursor, volume.monotonic())
         self.last_error = None
         log.info("peer %s (%s) is there; its log ends at %d, read up to %d", self.url, server, welcome.head, cursor)

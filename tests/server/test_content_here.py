@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from gdah_volume.content import hash_of
-from gdah_volume.errors import Unreachable
+from gdah_volume.errors import NoSpace, Unreachable
 from gdah_volume.ids import Epoch, ServerId
+from gdah_volume.stamps import ZERO, Stamp
+from gdah_volume.wire import Entry, Feed
 from tests.server.rooms import LARGE, Room, run
 
 PEER = ServerId("speer")
@@ -129,5 +131,40 @@ def test_a_snapshot_is_loaded_to_its_end_whatever_becomes_of_who_asked_for_it(ro
         assert resets == ["a snapshot of http://peer was loaded"]
         assert fetched.closed
         assert not volume.loading
+
+    run(room, story)
+
+
+def test_what_follows_a_part_that_the_full_disk_did_not_take_is_not_taken(room: Room) -> None:
+    """The disk had room for the smaller part that came behind it: the first one was missing until the logs were
+    compared, and programs were told that their folders are not there."""
+    volume, full = room.volume, [True]
+    entries = [Entry(at, Stamp(at, PEER), room.create(b"f%d" % at)) for at in (1, 2, 3)]
+    take = volume._store.apply
+
+    def apply(given: list[Entry], origin: ServerId | None, **how: Any) -> Any:
+        if full and any(entry.position == 1 for entry in given):
+            raise NoSpace("the disk is full")
+        return take(given, origin, **how)
+
+    async def settled() -> None:
+        for _ in range(500):
+            if not volume.writer.queued:
+                return
+            await asyncio.sleep(0.01)
+
+    async def story() -> None:
+        volume._store.apply = volume._store.apply_each = apply  # type: ignore[method-assign,assignment]
+        volume.incoming.begin(PEER, 0)
+        for entry in entries:
+            volume.incoming.feed(PEER, Epoch("e"), Feed(entries=(entry,), everywhere=0, stable=ZERO), lambda: None)
+        await settled()
+        assert await volume.do(lambda store: (store.cursor(PEER, Epoch("e"))[0], store.replica.head)) == (0, 0)
+        full.clear()
+        volume.incoming.begin(PEER, 0)
+        for entry in entries:
+            volume.incoming.feed(PEER, Epoch("e"), Feed(entries=(entry,), everywhere=0, stable=ZERO), lambda: None)
+        await settled()
+        assert await volume.do(lambda store: (store.cursor(PEER, Epoch("e"))[0], store.replica.head)) == (3, 3)
 
     run(room, story)
