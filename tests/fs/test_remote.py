@@ -14,7 +14,7 @@ from gdah_volume.errors import ContentUnavailable, Exists, NotFound, StaleHandle
 from gdah_volume.ids import OpId
 from gdah_volume.operations import Operation
 from mountfs import intents
-from mountfs.ports import Caller
+from mountfs.ports import Caller, Opened, Stat
 from tests.fs.device import ROOT_CALLER, Device, Stranger
 from tests.fs.targets import ObjectTarget, read_file, write_file
 from tests.fs.test_posix import raises
@@ -487,39 +487,38 @@ def test_a_rename_onto_a_name_that_somebody_took_a_moment_ago(
     assert read_file(two.target, b"place") == (b"theirs" if flags else b"mine")
 
 
+def made_while_another_writes(two: Two, name: bytes) -> tuple[Stat, Opened]:
+    """Somebody else writes to it between the operation that makes it and the opening."""
+    fs, opening = two.device.fs, two.device.fs._open
+
+    def others_first(ino: int, flags: int, caller: Caller, **how: Any) -> Opened:
+        two.device.feed_own()
+        two.device.feed(two.edit(name, b"written elsewhere"))
+        return opening(ino, flags, caller, **how)
+
+    fs._open = others_first  # type: ignore[method-assign]
+    try:
+        return fs.create(1, name, 0o644, RW | os.O_CREAT | os.O_EXCL, ROOT_CALLER)
+    finally:
+        fs._open = opening  # type: ignore[method-assign]
+
+
 def test_who_makes_a_file_writes_to_an_empty_one_though_another_was_faster(device: Device) -> None:
     """The name is seen elsewhere before open(2) returns here. What was written there, with its beginning written over
     here, was one content of two."""
     two = Two(device)
-    opening = device.fs._open
-
-    def others_first(ino: int, flags: int, caller: Caller, **how: Any) -> Any:
-        device.feed_own()
-        device.feed(two.edit(b"f", b"written elsewhere"))
-        return opening(ino, flags, caller, **how)
-
-    device.fs._open = others_first  # type: ignore[method-assign]
-    stat, opened = device.fs.create(1, b"f", 0o644, RW | os.O_CREAT | os.O_EXCL, ROOT_CALLER)
+    stat, opened = made_while_another_writes(two, b"f")
     device.fs.write(stat.ino, opened.handle, 0, b"mine")
     assert device.fs.read(stat.ino, opened.handle, 0, 100) == b"mine"
     device.fs.flush(stat.ino, opened.handle)
     device.fs.release(stat.ino, opened.handle)
-    device.fs._open = opening  # type: ignore[method-assign]
     contents = sorted(read_file(two.target, name) for name in two.names())
     assert contents == [b"mine", b"written elsewhere"]
 
 
 def test_who_makes_a_file_and_reads_it_first_knows_what_is_there(device: Device) -> None:
     two = Two(device)
-    opening = device.fs._open
-
-    def others_first(ino: int, flags: int, caller: Caller, **how: Any) -> Any:
-        device.feed_own()
-        device.feed(two.edit(b"f", b"written elsewhere"))
-        return opening(ino, flags, caller, **how)
-
-    device.fs._open = others_first  # type: ignore[method-assign]
-    stat, opened = device.fs.create(1, b"f", 0o644, RW | os.O_CREAT | os.O_EXCL, ROOT_CALLER)
+    stat, opened = made_while_another_writes(two, b"f")
     assert device.fs.read(stat.ino, opened.handle, 0, 100) == b"written elsewhere"
     device.fs.write(stat.ino, opened.handle, 0, b"mine")
     device.fs.flush(stat.ino, opened.handle)
