@@ -2,7 +2,7 @@
 #: needs   dd split csplit
 #: fast
 . "$STORIES/_lib.sh"
-seq 200000 > in && dd if=in of=a bs=4k status=none && cmp in a && printf XXX | dd of=a bs=1 seek=5000 conv=notrunc status=none && sha256sum a && dd if=in of=b bs=10007 conv=fsync status=none && cmp in b
+seq 200000 > in && dd if=in of=a bs=4k status=none && cmp in a && printf new | dd of=a bs=1 seek=5000 conv=notrunc status=none && sha256sum a && dd if=in of=b bs=10007 conv=fsync status=none && cmp in b
 dd if=in of=sync bs=64k oflag=sync status=none && dd if=in of=dsync bs=64k oflag=dsync status=none && cmp in sync && cmp in dsync && dd if=in of=sync bs=1k count=3 oflag=append conv=notrunc status=none && wc -c sync
 dd if=/dev/zero of=direct bs=4k count=64 oflag=direct status=none && printf mark | dd of=direct bs=1 seek=100000 conv=notrunc status=none && dd if=direct bs=4k iflag=direct status=none | sha256sum
 dd if=in of=past bs=1 count=10 seek=1000000 status=none && stat -c %s past && sha256sum past && dd if=in of=past bs=1 seek=20 count=0 status=none && stat -c %s past
