@@ -92,8 +92,13 @@ class Feeding:
             return
         feed.spread(everywhere)
         self._outbox.spread(feed.key, min(feed.everywhere, feed.read))
-        if entries and session.welcome.shows:
-            position = entries[-1].position
+        if entries:
+            self._show(session, entries[-1].position)
+
+    def _show(self, session: Session, position: int) -> None:
+        """Tell the server when programs see its log up to there."""
+        if session.welcome.shows:
+            session.shown = position
             self.when_told(lambda: _say_shown(session.link, position))
 
     def beaten(self, session: Session, *, everywhere: int, head: int, stable: Stamp, digest: bytes) -> None:
@@ -104,6 +109,8 @@ class Feeding:
                 # Also what that log will not tell again: it was read past it, and then something was killed or lost.
                 self._log.stamped_are_everywhere()
         self._outbox.spread(feed.key, min(feed.everywhere, feed.read))
+        if session.subscribed and session.shown < head <= feed.read:
+            self._show(session, head)  # nothing was left to read: else the server would not wait for us before there is
         self._log.sweep()
 
     def load(self, session: Session) -> None:

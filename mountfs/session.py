@@ -66,6 +66,8 @@ class Session:
     """The highest position of its log that beats have called everywhere, in this session or before."""
     has_lost: bool = False
     """Some server does not hold any more what it held: it came back empty, or from a backup, and is being filled."""
+    shown: int = -1
+    """Up to where the server was told, or is about to be, that programs see its log."""
     lending: list[Chunk] = field(default_factory=list)
     """Large chunks that the server may lack, to be offered to it when there is time."""
 

@@ -342,8 +342,10 @@ class LaneConversation:
         self.volume.replication.held(self._hello.server, message.position, self.volume.monotonic())
 
     def _shown(self, message: Shown) -> None:
+        if self._hello is None or self._hello.server is not None or not self._hello.shows:
+            raise OutOfOrder("Shown is for mounts to say, that announced it")
         if self._watcher is None:
-            raise OutOfOrder("Shown is for mounts to say, that announced it and read the feed")
+            return  # its Subscribe was answered by SnapshotNeeded
         if not 0 <= message.position <= self.volume.figures.head:
             raise BadMessage(f"position {message.position} is not in this log")
         self.volume.showing.told(self._watcher, message.position)

@@ -32,7 +32,10 @@ class Watcher:
 
     position: int = 0
     prompt: bool = False
-    retry_at: float = 0.0
+    late_at: float = float("-inf")
+    """When it was last not there in time."""
+    pause_s: float = 0.0
+    """Since then it is not waited for so long."""
 
 
 @dataclass(eq=False, slots=True)

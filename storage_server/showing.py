@@ -34,10 +34,12 @@ class Showing:
 
     def lacks(self, position: int) -> bool:
         """Whether some mount here is going to show `position`, and does not yet."""
+        self.waits.pass_by(position)
         return bool(self.waits.lacking(position))
 
     def when_shown(self, done: Callable[[], None]) -> None:
         """Call `done` when the mounts here show all that is in our log now."""
+        self.waits.pass_by(self._head())
         self._wait(self.waits.lacking(self._head()), done)
 
     def tell(self, outlet: Outlet, position: int) -> None:
@@ -67,6 +69,7 @@ class Showing:
     # --- answers
 
     def acknowledge(self, submission: Submission, ack: Ack) -> None:
+        self.waits.pass_by(ack.position, submission.watcher)
         needs = self.waits.lacking(ack.position, submission.watcher)
         there = self._unshown.pop(ack.id, None)
         if there is not None:

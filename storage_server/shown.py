@@ -2,7 +2,8 @@
 another sees what was closed. Pure: time comes as an argument, nothing is sent from here.
 
 Each connected mount says how far its folder shows the log. One that is not there in time is not waited for until it is
-nearly there again, and not before RETRY_S: a mount that was stopped makes one operation pause for LIMIT_S, not each.
+nearly there again: a mount that was stopped makes one operation pause for LIMIT_S, not each. One that is late again and
+again is left out for longer each time, up to RETRY_S.
 
 Threading: the event loop.
 """
@@ -18,7 +19,10 @@ LIMIT_S = 0.1
 """No operation waits longer for the mounts that are connected here."""
 PEER_LIMIT_S = 0.15
 """Nor for a peer to say so of its mounts: a little more than the peer itself waits."""
+RETRY_FIRST_S = 0.125
 RETRY_S = 1.0
+FORGIVEN_S = 10.0
+"""Who was not late for so long was never late."""
 NEARLY_ENTRIES = 64
 
 
@@ -46,6 +50,8 @@ class Shown:
         self._waiting: list[_Waiting] = []
         self.late = 0
         """How often an operation went on without somebody who was waited for."""
+        self.passed_by = 0
+        """How often one was acknowledged although a connected mount did not show it."""
 
     def add(self, watcher: Watcher) -> None:
         """A mount; waited for as soon as it has caught up."""
@@ -59,13 +65,23 @@ class Shown:
     def told(self, watcher: Watcher, position: int, head: int, now: float) -> None:
         """It shows the log up to `position`, which ends at `head`."""
         watcher.position = max(watcher.position, position)
-        if not watcher.prompt and now >= watcher.retry_at and head - position <= NEARLY_ENTRIES:
-            watcher.prompt = True
+        is_back = now >= watcher.late_at + watcher.pause_s and head - position <= NEARLY_ENTRIES
+        watcher.prompt = watcher.prompt or is_back
         self._settle()
+
+    @property
+    def counted_on(self) -> int:
+        """Mounts that are waited for."""
+        return sum(watcher.prompt for watcher in self._mounts)
 
     def lacking(self, position: int, but: Watcher | None = None) -> list[Need]:
         """The mounts that are counted on and do not show `position` yet, without `but`, who made it."""
         return [(w, position) for w in self._mounts if w.prompt and w is not but and w.position < position]
+
+    def pass_by(self, position: int, but: Watcher | None = None) -> None:
+        """Count what is about to be acknowledged without those who are not counted on."""
+        if any(not w.prompt and w is not but and w.position < position for w in self._mounts):
+            self.passed_by += 1
 
     def wait(self, needs: Sequence[Need], done: Callable[[], None], now: float, limit_s: float = LIMIT_S) -> None:
         """Call `done` when all are met, or the time is over; at once if none is open."""
@@ -86,10 +102,17 @@ class Shown:
                 waiting.over = True
                 for watcher, position in waiting.needs:
                     if watcher.position < position:
-                        self.late += 1
-                        watcher.prompt = False
-                        watcher.retry_at = now + RETRY_S
+                        self._is_late(watcher, now)
         self._settle()
+
+    def _is_late(self, watcher: Watcher, now: float) -> None:
+        self.late += 1
+        self.passed_by += 1
+        if watcher.prompt or now > watcher.late_at:  # once, for all that waited for it
+            again = now - watcher.late_at <= FORGIVEN_S
+            watcher.pause_s = min(max(2 * watcher.pause_s, RETRY_FIRST_S), RETRY_S) if again else 0.0
+            watcher.late_at = now
+        watcher.prompt = False
 
     def _settle(self) -> None:
         if not self._waiting:

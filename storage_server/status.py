@@ -39,6 +39,8 @@ def volume_status(volume: Volume) -> dict[str, Any]:
         },
         "readers": volume.feeds.readers,
         "shown_late": volume.showing.waits.late,
+        "shown_waited_for": volume.showing.waits.counted_on,
+        "shown_passed_by": volume.showing.waits.passed_by,
         "locks": volume.locks.service.figures(),
         **{key: figures() for key, figures in volume.care.items()},
         "deletions_last_minute": volume.deletions.last_minute(),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from storage_server.ports import Watcher
-from storage_server.shown import LIMIT_S, RETRY_S, Shown
+from storage_server.shown import FORGIVEN_S, LIMIT_S, RETRY_S, Shown
 
 
 class World:
@@ -41,7 +43,7 @@ def test_its_author_shows_it_already() -> None:
     assert world.done == ["a"]
 
 
-def test_who_is_late_is_left_out_for_a_while_and_counted() -> None:
+def test_who_is_late_is_left_out_until_it_is_back_and_counted() -> None:
     world = World(5)
     world.wait("a", 6)
     assert world.it.due == LIMIT_S
@@ -49,17 +51,40 @@ def test_who_is_late_is_left_out_for_a_while_and_counted() -> None:
     assert world.done == []
     world.it.tick(LIMIT_S)
     assert world.done == ["a"]
-    assert world.it.late == 1
+    assert world.it.late == world.it.passed_by == 1
     world.wait("b", 7, now=0.2)
+    world.it.pass_by(7)
     assert world.done == ["a", "b"]  # not waited for again
+    assert world.it.passed_by == 2
     world.it.told(world.mounts[0], 7, 7, 0.3)
     world.wait("c", 8, now=0.3)
-    assert world.done == ["a", "b", "c"]  # nor as soon as it is back
-    world.it.told(world.mounts[0], 8, 8, LIMIT_S + RETRY_S)
-    world.wait("d", 9, now=2.0)
+    assert world.done == ["a", "b"]
+    world.it.told(world.mounts[0], 8, 8, 0.35)
     assert world.done == ["a", "b", "c"]
-    world.it.told(world.mounts[0], 9, 9, 2.0)
-    assert world.done == ["a", "b", "c", "d"]
+    assert (world.it.late, world.it.passed_by) == (1, 2)
+
+
+def be_late(world: World, now: float) -> None:
+    position = world.mounts[0].position + 1
+    world.wait("late", position, now=now - LIMIT_S)
+    world.it.tick(now)
+    world.it.told(world.mounts[0], position, position, now)
+
+
+def test_who_is_late_again_and_again_is_left_out_for_longer() -> None:
+    world = World(5)
+    mount, now, pauses = world.mounts[0], 1.0, []
+    for _ in range(7):
+        be_late(world, now)
+        before = now
+        while not mount.prompt:
+            now += 1 / 16
+            world.it.told(mount, mount.position, mount.position, now)
+        pauses.append(now - before)
+        now += LIMIT_S
+    assert pauses == pytest.approx([0, RETRY_S / 8, RETRY_S / 4, RETRY_S / 2, RETRY_S, RETRY_S, RETRY_S])
+    be_late(world, now + FORGIVEN_S)
+    assert mount.prompt
 
 
 def test_one_that_is_far_behind_is_not_waited_for() -> None:
