@@ -140,6 +140,10 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome", kw_on
     """Names one run of the server's process: while it lasts, nothing that it told is lost."""
     retired: tuple[tuple[ServerId, str], ...] = ()
     """Servers that are no members any more for good, with their URLs: what they stamped and no member has is void."""
+    operations: Number = 0
+    """How many this server has ever held."""
+    behind: Number = 0
+    """As in `Beat`."""
 
 
 class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag="subscribe", kw_only=True):
@@ -258,6 +262,8 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat", kw_only=Tru
     """A server: why it cannot store anything now (disk full); empty: it can."""
     retired: tuple[tuple[ServerId, str], ...] = ()
     """As in `Welcome`."""
+    behind: Number = 0
+    """A server: operations that it knows to be missing here, because others hold them and it is reading them now."""
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed", kw_only=True):

@@ -245,6 +245,7 @@ class Dialler:
             raise BadMessage(f"{self.url} began with {type(welcome).__name__}, not with a welcome")
         check_protocol(welcome.protocol, self.url)
         connection.server, connection.epoch = welcome.server, welcome.epoch
+        self.health.operations, self.health.behind = welcome.operations, welcome.behind
         connection.listen()
         return welcome, messages[1:]
 
@@ -285,6 +286,7 @@ class Dialler:
         health.free_bytes = beat.free_bytes
         health.busy = beat.busy
         health.trouble = beat.trouble
+        health.behind = beat.behind
         health.retired = beat.retired
         if beat.echo_us:
             latency_ms = max(0.0, time.monotonic_ns() // 1000 - beat.echo_us) / 1000

@@ -36,6 +36,7 @@ log = logging.getLogger("mountfs.mirror")
 SLICE_ENTRIES = 16
 """Applied in one transaction, in about 5 ms: programs wait for the lock meanwhile, then the rest waits its
 turn."""
+HURRIED_ENTRIES = 256
 REST_MAX_S = 0.02
 STABILISE_AT_ONCE = 1_000
 """Operations that become final at one beat; about 10 ms."""
@@ -98,6 +99,8 @@ class Mirror:
         self._saved: dict[str, int] = {}
         self._floor = Stamp(replica.max_clock, ServerId(""))
         self._pruned_at = monotonic()
+        self.in_a_hurry = False
+        """No program sees the folder yet: nobody else needs the lock."""
 
     # --- who wants to know
 
@@ -185,8 +188,9 @@ class Mirror:
     def apply(self, feed: FeedState, entries: Sequence[Entry]) -> None:
         """Take entries of a server's log, in order of position, in transactions of a few milliseconds
         each."""
-        for start in range(0, len(entries), SLICE_ENTRIES):
-            part = entries[start : start + SLICE_ENTRIES]
+        size = HURRIED_ENTRIES if self.in_a_hurry else SLICE_ENTRIES
+        for start in range(0, len(entries), size):
+            part = entries[start : start + size]
             read = max(feed.read, part[-1].position)
             began = self._monotonic()
             with self.taking([entry.op for entry in part]) as replica:
@@ -199,7 +203,7 @@ class Mirror:
             self._floor = max(self._floor, *(entry.stamp for entry in part))
             feed.unspread.extend((e.position, e.stamp) for e in part if e.position > feed.everywhere)
             self.notify(changes)
-            if start + SLICE_ENTRIES < len(entries):
+            if start + size < len(entries) and not self.in_a_hurry:
                 # Programs may have the lock, the interpreter and the processor now, for as long as this took.
                 time.sleep(min(self._monotonic() - began, REST_MAX_S))
 

@@ -264,6 +264,8 @@ class ServerHealth:
     """Every member holds the server's log up to this position, as of the beat that said `head`."""
     stable: Stamp = ZERO
     """As of the same beat."""
+    behind: int = 0
+    """Operations that the server knows to be missing there."""
     trouble: str = ""
     """Why the server cannot store anything now; empty: it can."""
     is_retired: bool = False

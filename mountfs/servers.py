@@ -1,7 +1,8 @@
 """Which server to use: a pure choice from health figures, with hysteresis and the reason in words.
 
 The cost of a server is what an operation costs there: its latency, more when it fails often, and far more
-when its disk is nearly full. The one in use stays unless another is much cheaper for a while: to turn costs a
+when its disk is nearly full, or when it is being filled: one that lacks what others have shows an old folder, and
+is busy. The one in use stays unless another is much cheaper for a while: to turn costs a
 handover, and two equal servers must not take turns.
 """
 
@@ -18,6 +19,9 @@ HOLD_S = 3.0
 LATENCY_FLOOR_MS = 0.2
 ERROR_WEIGHT = 4.0
 TROUBLE_MS = 10_000.0
+BEHIND_MS = 5_000.0
+BEHIND_ENTRIES = 64
+"""So many may be on their way at any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,17 @@ class Figures:
     error_rate: float = 0.0
     trouble: str = ""
     """Why it cannot store anything now; empty: it can."""
+    behind: int = 0
+    """Operations that it lacks."""
+
+    @property
+    def is_behind(self) -> bool:
+        return self.behind > BEHIND_ENTRIES
 
     @property
     def cost_ms(self) -> float:
         cost = max(self.latency_ms, LATENCY_FLOOR_MS) * (1.0 + ERROR_WEIGHT * self.error_rate)
-        return cost + (TROUBLE_MS if self.trouble else 0.0)
+        return cost + (TROUBLE_MS if self.trouble else 0.0) + (BEHIND_MS if self.is_behind else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ def choose(servers: Sequence[Figures], before: Choice, now: float, lost: str | N
         return Choice(best.url, _first_reason(best, len(usable), len(servers), before, lost))
     if best is current or not _much_cheaper(best, current):
         return Choice(current.url, _still(before.why, len(usable)))
-    if current.trouble and not best.trouble:
+    if (current.trouble and not best.trouble) or (current.is_behind and not best.is_behind):
         return Choice(best.url, _better_reason(best, current))
     if before.rival != best.url:
         return Choice(current.url, before.why, best.url, now)
@@ -95,6 +105,8 @@ def _first_reason(best: Figures, usable: int, of: int, before: Choice, lost: str
 def _better_reason(best: Figures, current: Figures) -> str:
     if current.trouble and not best.trouble:
         return f"{current.url} cannot store: {current.trouble}"
+    if current.is_behind and not best.is_behind:
+        return f"{current.url} lacks {current.behind} operations and is being filled"
     if current.error_rate > 2 * best.error_rate:
         return f"{current.url} fails more often ({current.error_rate:.0%} of late)"
     return f"answers in {best.latency_ms:.1f} ms, {current.url} in {current.latency_ms:.1f} ms"

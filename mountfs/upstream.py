@@ -40,10 +40,16 @@ log = logging.getLogger("mountfs.upstream")
 
 UNANSWERED_S = 0.7
 """An operation without an answer for so long, while nothing else is answered: another server is asked."""
+FEWER_OPERATIONS = 1000
+"""A server that has held so many fewer than another one has lost them, and may not have met its peers yet."""
 TICK_S = 0.05
 _CHUNK_NAME = re.compile(r"\b[0-9a-f]{64}\b")
+GOING_S = 0.15
+"""What a lost server had fed is taken for so long before another one is turned to; the rest it would tell again."""
 REVIEW_INTERVAL_S = 0.5
 HANDING_LIMIT_S = 2.0
+VIEW_LIMIT_S = 60.0
+"""A folder is shown after that, whether or not all has been told that it held before."""
 TURN_WITHIN_S = 3.0
 
 
@@ -77,6 +83,8 @@ class Upstream:
         self._ids: dict[str, str] = {}
         """Of the servers that were met, by URL."""
         self._epochs: dict[str, str] = {}
+        self._going: tuple[float, ServerLink, str] | None = None
+        """Until when, and what: the link in use is lost, and what it fed is still being taken."""
         self._beats = threading.Condition()
         self._beat_count = 0
         self._caught_up = False
@@ -151,17 +159,33 @@ class Upstream:
 
     def wait_first_view(self, timeout_s: float, *, doubt: bool = False) -> bool:
         """At the very first start: wait until there is something to show; with `doubt` whether what is known is all
-        that was, until a server has told. False: no server answers, or it took too long; what is known must do."""
+        that was, until a server has told. False: no server answers, or nothing came for so long, or it takes too long;
+        what is known must do."""
         if not self._mirror.empty and not doubt:
             return True
-        deadline = self._monotonic() + timeout_s
-        beats = self._beat_count + 2
-        while self._monotonic() < deadline:
-            if self.url is None and all(health.errors for _, health in self._servers):
-                return False
-            if self._wait_caught_up(beats, 0.1):
-                return True
-        return False
+        began = self._monotonic()
+        deadline = began + timeout_s
+        beats, head = self._beat_count + 2, -1
+        self._mirror.in_a_hurry = True
+        try:
+            while self._monotonic() < deadline:
+                if self.url is None and all(health.errors for _, health in self._servers):
+                    return False
+                if self._wait_caught_up(beats, 0.1) and not (doubt and self._another_knows_more()):
+                    return True
+                if self._mirror.replica.head != head:  # as long as it gets on
+                    head = self._mirror.replica.head
+                    deadline = max(deadline, min(self._monotonic() + timeout_s, began + VIEW_LIMIT_S))
+            return False
+        finally:
+            self._mirror.in_a_hurry = False
+
+    def _another_knows_more(self) -> bool:
+        """The server in use is being filled, and there may be one that is not."""
+        figures = self._figures()
+        behind = any(each.is_behind for each in figures if each.url == self.url)
+        untried = any(not health.errors for url, health in self._servers if url not in self._up)
+        return behind and (untried or any(each.usable and not each.is_behind for each in figures))
 
     def usable(self, url: str) -> bool:
         found = self._up.get(url)
@@ -173,6 +197,8 @@ class Upstream:
         self._mailbox.post(lambda: self._came_up(link, welcome))
 
     def on_down(self, link: ServerLink, reason: str) -> None:
+        # In its turn, so that what it fed before is known; but not much later.
+        self._mailbox.post(lambda: self._goes_down(link, reason), first=True)
         self._mailbox.post(lambda: self._went_down(link, reason))
 
     def on_feed(self, link: ServerLink, entries: tuple[Entry, ...], everywhere: int, stable: Stamp) -> None:  # noqa: ARG002
@@ -243,6 +269,8 @@ class Upstream:
                         self._feed(event)
                     elif event is not None:
                         event()
+                    if self._going is not None and self._monotonic() > self._going[0]:
+                        self._went_down(*self._going[1:])
                     if self._monotonic() - ticked_at > TICK_S:
                         ticked_at = self._monotonic()
                         self._tick()
@@ -309,7 +337,13 @@ class Upstream:
         self._mirror.stamps_are_void({server for server, _ in welcome.retired})
         self._review()
 
+    def _goes_down(self, link: ServerLink, reason: str) -> None:
+        session = self._session
+        if session is not None and session.link is link:
+            self._going = (self._monotonic() + GOING_S, link, reason)
+
     def _went_down(self, link: ServerLink, reason: str) -> None:
+        self._going = None
         found = self._up.get(link.url)
         if found is not None and found[0] is link:
             del self._up[link.url]
@@ -330,12 +364,8 @@ class Upstream:
         """Choose the server to use, and turn to it if that is another one."""
         now = self._monotonic()
         self._reviewed_at = now
-        figures = [
-            Figures(url, url in self._up, health.latency_ms, health.error_rate, health.trouble)
-            for url, health in self._servers
-        ]
         before = self.choice
-        self.choice = choose(figures, before, now, lost)
+        self.choice = choose(self._figures(), before, now, lost)
         session = self._session
         if self.choice.url is None:
             self._unreachable()
@@ -351,6 +381,15 @@ class Upstream:
                 self.choice = before
         else:
             self._turn_wanted_at = None
+
+    def _figures(self) -> list[Figures]:
+        most = max((health.operations for url, health in self._servers if url in self._up), default=0)
+        found = []
+        for url, health in self._servers:
+            fewer = most - health.operations
+            behind = max(health.behind, fewer if fewer > FEWER_OPERATIONS else 0)
+            found.append(Figures(url, url in self._up, health.latency_ms, health.error_rate, health.trouble, behind))
+        return found
 
     def _turn(self, session: Session) -> None:
         self._turn_wanted_at = None
@@ -455,7 +494,8 @@ class Upstream:
                 session.link.drop("it did not answer what it lacks")
             return
         oldest = self._outbox.oldest_sent(session.number)
-        if oldest is None or len(self._up) < 2:
+        others = [each for each in self._figures() if each.usable and each.url != session.link.url]
+        if oldest is None or all(each.is_behind or each.trouble for each in others):
             return
         limit_s = UNANSWERED_S + oldest.content_bytes / CONTENT_BYTES_PER_S
         if now - max(oldest.sent_at, session.answered_at) > limit_s:

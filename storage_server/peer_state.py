@@ -152,6 +152,11 @@ class Peer:
     def counted_on(self) -> bool:
         return self.phase in (Phase.JOINED, Phase.COMING)
 
+    @property
+    def is_ahead(self) -> bool:
+        """It has what we do not have, and it is not just on its way."""
+        return self.head > self.cursor and (self.lacking or (self.out_up and self.phase is not Phase.JOINED))
+
     def lease_until(self) -> float:
         """It certainly still relies on us until then: it has heard us, on both lanes, less than a silence ago."""
         if len(self.leases) < 2:

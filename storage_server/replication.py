@@ -133,6 +133,11 @@ class Replication:
     def lag(self) -> int:
         return self.head - self.everywhere
 
+    @property
+    def behind(self) -> int:
+        """Entries that others have and we do not, as far as we know."""
+        return sum(peer.head - peer.cursor for peer in self.peers.values() if peer.is_ahead)
+
     def stable(self, own_promise: int) -> Stamp:
         """No smaller stamp can arrive from anybody (`PENDING_SERVER` sorts above every server)."""
         clock = 0 if self.unmet else min([own_promise, *(peer.confirmed for peer in self.peers.values())])

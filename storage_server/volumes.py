@@ -348,6 +348,8 @@ class Volume:
             locks=True,
             run=self.author,
             retired=tuple(self.membership.retired.items()),
+            operations=figures.operations,
+            behind=self.replication.behind,
         )
 
     def take_news(self, news: News) -> None:
@@ -482,6 +484,7 @@ class Volume:
             sequencer=self.replication.sequencer,
             trouble=self.trouble,
             retired=tuple(self.membership.retired.items()),
+            behind=self.replication.behind,
         )
 
     def now_us(self) -> int:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mountfs.servers import HOLD_S, NO_CHOICE, ONLY_ONE, Choice, Figures, choose
+from mountfs.servers import BEHIND_ENTRIES, HOLD_S, NO_CHOICE, ONLY_ONE, Choice, Figures, choose
 
 A, B = "http://a", "http://b"
 
@@ -117,3 +117,17 @@ def test_two_equal_servers_do_not_take_turns(rounds: int) -> None:
         before, choice = choice, choose(noisy, choice, float(now))
         turns += before.url is not None and before.url != choice.url
     assert turns == 0
+
+
+def test_one_that_is_being_filled_is_taken_only_when_there_is_no_other() -> None:
+    filled, other = Figures(A, True, 1.0, behind=BEHIND_ENTRIES + 1), figures(B, 50.0)
+    assert choose([filled, other], NO_CHOICE, 0.0).url == B
+    assert choose([filled, figures(B, usable=False)], NO_CHOICE, 0.0).url == A
+    turned = choose([filled, other], Choice(A, "x"), 0.0)
+    assert turned.url == B
+    assert "65 operations" in turned.why
+    assert choose([filled, figures(B, trouble="disk full")], NO_CHOICE, 0.0).url == A
+
+
+def test_what_is_just_on_its_way_is_no_reason_to_turn() -> None:
+    assert choose([Figures(A, True, 1.0, behind=BEHIND_ENTRIES), figures(B)], Choice(A, "x"), 0.0).url == A

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,13 @@ from gdah_volume.ids import ROOT, Epoch, OpId
 from gdah_volume.lock_messages import LockAgain
 from gdah_volume.operations import Attrs, Create
 from gdah_volume.stamps import Stamp
+from gdah_volume.wire import Entry
 from mountfs import sending, session, uploads, upstream
 from mountfs.changelog import ChangeLog
+from mountfs.mailbox import PIECE_ENTRIES
+from mountfs.mirror import FeedState
 from mountfs.people import status_of
+from mountfs.servers import BEHIND_ENTRIES
 from mountfs.uploads import Uploads
 from mountfs.upstream import Upstream
 from tests.sync.fakes import FakeData, FakeServer
@@ -364,6 +368,63 @@ def test_after_a_bad_end_the_first_server_is_heard_before_anybody_looks(setup: S
     assert not waiter.done
     eventually(lambda: (a.link is not None and a.beat(), waiter.done)[1])
     assert waiter.result is True
+
+
+def slowly(setup: Setup, monkeypatch: pytest.MonkeyPatch, pause_s: float) -> None:
+    """The mirror takes each piece of a feed so long."""
+    apply = setup.world.mirror.apply
+
+    def slow(feed: FeedState, entries: Sequence[Entry]) -> None:
+        time.sleep(pause_s)
+        apply(feed, entries)
+
+    monkeypatch.setattr(setup.world.mirror, "apply", slow)
+
+
+def test_a_first_view_that_gets_on_is_waited_for_longer(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by the fire drill (seeds 9001, 9003): after a loss of power thousands of operations had to be told again;
+    after two seconds the folder was shown as it had been, and programs went on with what was long gone."""
+    a = setup.servers[0]
+    for number in range(10 * PIECE_ENTRIES):
+        foreign(a, f"x{number}")
+    slowly(setup, monkeypatch, 0.1)
+    waiter = setup.world.in_thread(lambda: setup.upstream.wait_first_view(0.4, doubt=True))
+    setup.connect(0)
+    eventually(lambda: (a.link is not None and a.beat(), waiter.done)[1])
+    assert waiter.result is True
+    assert len(setup.world.names()) == 10 * PIECE_ENTRIES
+
+
+def test_a_first_view_is_not_that_of_a_server_that_is_being_filled(setup: Setup) -> None:
+    a, b = setup.servers
+    foreign(b, "x")
+    a.health.behind = BEHIND_ENTRIES + 1
+    waiter = setup.world.in_thread(lambda: setup.upstream.wait_first_view(30, doubt=True))
+    setup.connect(0)
+    for _ in range(5):
+        assert a.link is not None
+        a.beat()
+        time.sleep(0.05)
+    assert not waiter.done
+    b.connect(setup.upstream)
+    eventually(lambda: setup.upstream.url == b.url)
+    eventually(lambda: (b.link is not None and b.beat(), waiter.done)[1])
+    assert setup.world.names() == ["x"]
+
+
+def test_a_lost_server_is_left_although_it_had_fed_a_lot(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by the fire drill (seeds 9001, 9003): for ten seconds a mount used no server, because it was still taking
+    what the lost one had fed."""
+    a, b = setup.servers
+    for number in range(20 * PIECE_ENTRIES):
+        foreign(a, f"x{number}")
+    slowly(setup, monkeypatch, 0.5)
+    setup.connect()
+    assert a.link is not None
+    eventually(setup.world.names)
+    a.link.drop("its disk burnt")
+    eventually(lambda: setup.upstream.url == b.url)
+    assert len(setup.world.names()) < 10 * PIECE_ENTRIES
 
 
 def test_without_a_server_there_is_no_first_view(setup: Setup) -> None:
