@@ -31,6 +31,7 @@ from gdah_volume.replica import Replica
 from gdah_volume.snapshot_file import Rows, SnapshotHeader
 from mountfs.changelog import ChangeLog
 from mountfs.dirty import DirtyChunks, Limits, free_bytes
+from mountfs.folding import Folding
 from mountfs.link import Dialler, LinkSettings
 from mountfs.mirror import Mirror
 from mountfs.people import PENDING_SHOWN_MAX, pending_items, status_of
@@ -116,6 +117,7 @@ class SyncSide:
         self.author = new_author(client)
         self.database = Database(folder / "mirror.db")
         self.mirror = Mirror(Replica(self.database))
+        self._folding = Folding(self.database, self.mirror.lock)
         store = ChunkStore(folder / "dirty", self.database, lock=self.mirror.lock)
         self.dirty = DirtyChunks(
             store,
@@ -165,6 +167,7 @@ class SyncSide:
     # --- life
 
     def start(self) -> None:
+        self._folding.start()
         self.upstream.start()
         for dialler in self._diallers:
             dialler.start()
@@ -189,6 +192,7 @@ class SyncSide:
         if self._timer.is_alive():
             self._timer.join(5.0)
         self.transfer.close()
+        self._folding.stop()
         with self.mirror.lock:
             self.database.close()
         with suppress(OSError):

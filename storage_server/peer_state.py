@@ -26,7 +26,10 @@ RETRY_JOIN_S = 1.0
 LEASE_MARGIN_S = 0.02
 """Clocks of two machines do not run exactly alike, and a timer fires a little late."""
 NEARLY_ENTRIES = BATCH_MAX_ENTRIES // 2
-"""So few entries to exchange are worth making operations wait for."""
+"""So few entries to exchange may be worth making operations wait for ..."""
+HARDLY_ENTRIES = 32
+NEARLY_S = 1.0
+"""... but so few are better, and soon there are: with more they wait only after that long."""
 PROMISES_KEPT = 16
 
 
@@ -68,6 +71,7 @@ class Peer:
     leases: dict[str, float] = field(default_factory=dict)
     wait_until: float | None = None
     retry_at: float = 0.0
+    nearly_since: float | None = None
     retry_held: int = 0
     """It was too slow to store our log; it joins again when it has stored up to here."""
     asked_at: float = 0.0
@@ -163,8 +167,14 @@ class Peer:
             return 0.0
         return min(self.leases.values())
 
-    def nearly_same(self, own_head: int) -> bool:
-        return self.head - self.cursor <= NEARLY_ENTRIES and own_head - self.read <= NEARLY_ENTRIES
+    def nearly_same(self, own_head: int, now: float) -> bool:
+        """Whether the time has come to make operations wait for the rest."""
+        left = max(self.head - self.cursor, own_head - self.read)
+        if left > NEARLY_ENTRIES:
+            self.nearly_since = None
+        elif self.nearly_since is None:
+            self.nearly_since = now
+        return left <= HARDLY_ENTRIES or (self.nearly_since is not None and now - self.nearly_since > NEARLY_S)
 
     def past_barrier(self, own: ServerId, *, stamping: bool) -> bool:
         """We have what it had when we met. It has all of ours if we are to pass on to it, and we stamp nothing now."""

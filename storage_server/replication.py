@@ -181,6 +181,7 @@ class Replication:
             peer.wait_until = None
             peer.retry_at = 0.0
             peer.retry_held = 0
+            peer.nearly_since = None
             peer.held_at = peer.asked_at = now
         self.review(peer, now)
 
@@ -440,7 +441,7 @@ class Replication:
         """See whether a peer comes nearer."""
         if peer.connected and not peer.trouble:
             ready = now >= peer.retry_at and peer.held >= peer.retry_held
-            if peer.phase is Phase.CATCHING_UP and ready and peer.nearly_same(self.head):
+            if peer.phase is Phase.CATCHING_UP and ready and peer.nearly_same(self.head, now):
                 peer.phase = Phase.COMING
                 peer.wait_until = None
             if peer.phase is Phase.COMING:

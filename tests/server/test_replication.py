@@ -15,7 +15,7 @@ from gdah_volume.ids import Author, Epoch, ServerId, op_id
 from gdah_volume.operations import Attrs, Create
 from gdah_volume.stamps import PENDING_SERVER, ZERO, Stamp
 from gdah_volume.wire import PROTOCOL, Ack, Beat, Entry, Refused, Welcome
-from storage_server.peer_state import Phase
+from storage_server.peer_state import HARDLY_ENTRIES, NEARLY_ENTRIES, NEARLY_S, Phase
 from storage_server.ports import Published, StaleLease, Stamped, Submission
 from storage_server.replication import FOREVER, Replication
 
@@ -624,3 +624,43 @@ class TestLost:
         assert [strict for _, strict, _ in world.deeds.stamped] == [False]
         world.it.applied(B, 5_000, world.now)
         assert not world.it.peers[B].lacking
+
+
+def test_operations_do_not_wait_for_a_peer_that_has_much_to_exchange() -> None:
+    world = World(B, A)
+    world.connect(A, head=HARDLY_ENTRIES + 1)
+    world.submit()
+    assert len(world.deeds.stamped) == 1, "nobody waits while more than a few are to be read"
+    world.it.stamped([], world.now)
+    world.it.applied(A, 1, world.now)
+    assert world.it.peers[A].phase is Phase.COMING
+    world.submit()
+    assert len(world.deeds.stamped) == 1
+    assert not world.deeds.passed
+
+
+def test_when_a_few_hundred_are_always_on_their_way_they_are_waited_for_after_all() -> None:
+    world = World(B, A)
+    world.connect(A, head=NEARLY_ENTRIES)
+    assert world.it.peers[A].phase is Phase.CATCHING_UP
+    world.pass_time(NEARLY_S + 0.01)
+    assert world.it.peers[A].phase is Phase.COMING
+
+
+def test_it_says_how_far_it_is_behind_while_it_reads() -> None:
+    world = World(B, A)
+    assert world.it.behind == 0
+    world.connect(A, head=500, cursor=100)
+    assert world.it.behind == 400
+    world.it.applied(A, 500, world.now)
+    world.beat(A, sequencer=A, head=501)
+    assert world.it.peers[A].phase is Phase.JOINED
+    assert world.it.behind == 0, "what is just on its way to one who has joined"
+
+
+def test_who_lost_everything_is_behind_also_while_the_peer_is_away() -> None:
+    world = World(B, A)
+    world.connect(A, head=500, cursor=0)
+    world.it.applied(A, 10, world.now)
+    world.it.link_down(A, "lost", world.now, gone=True)
+    assert world.it.behind == 490
