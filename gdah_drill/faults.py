@@ -210,8 +210,8 @@ class PeerRetired(Fault):
         if answer.status_code != 200:
             self.env.troubles.append(f"retiring {server.name} was refused: {answer.status_code} {answer.text[:500]}")
             return
-        server.process.terminate()
         self.env.servers.remove(server)
+        server.process.terminate()
 
         def gone() -> bool:
             return all(

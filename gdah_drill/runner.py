@@ -227,7 +227,7 @@ class Drill:
                 if node.process.running or not lock.acquire(blocking=False):
                     continue
                 try:
-                    if not node.process.running and not self._over.is_set():
+                    if not node.process.running and node in self.env.nodes and not self._over.is_set():
                         tail = node.process.log_tail(15)
                         self.env.troubles.append(f"{node.name} ended ({node.process.returncode}) by itself: {tail}")
                         start_again(self.env, node)
