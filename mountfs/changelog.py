@@ -90,12 +90,22 @@ class ChangeLog:
 
     # --- what the file system calls
 
-    def perform(self, build: Callable[[OpId, int], Operation], *, sync: bool = False, wait: bool = True) -> Ticket:
+    def perform(
+        self,
+        build: Callable[[OpId, int], Operation],
+        *,
+        sync: bool = False,
+        wait: bool = True,
+        tentative: bool = False,
+        since: float | None = None,
+    ) -> Ticket:
         """Record and apply one operation. `build(id, time_ns)` is called under mirror.lock, may read the
         tree, and raises the FileSystemError that the program shall see; then, or when the operation does not
         fit the own view, nothing is logged.
 
         Without `wait` the caller waits on the ticket later: until he did, the operation may still be refused.
+        `tentative`: but not because of what others have done meanwhile, as if no server had been in reach.
+        `since`: when the program began to wait for it (time.monotonic()), if that was earlier.
         """
         if self.read_only:
             raise ReadOnly("the folder is mounted read-only")
@@ -115,9 +125,9 @@ class ChangeLog:
                 path=self._path_before(op),
                 op=op,
                 blobs=(),
-                issued_at=self._monotonic(),
+                issued_at=self._monotonic() if since is None else since,
                 # A Write is never strict: what would refuse it (another version, a removed file) makes a fork instead.
-                wants_strict=waits and not isinstance(op, Write),
+                wants_strict=waits and not (tentative or isinstance(op, Write)),
                 told=not waits,
             )
             try:

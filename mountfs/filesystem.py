@@ -286,7 +286,7 @@ class Filesystem(FolderCalls, RangeCalls):
             build = intents.rename(self._tree, folder, name, new_folder, new_name, flags)
         # What somebody else has put there or taken away a moment ago is no error but another thing to replace.
         again = () if flags else (Exists, NotFound, NotEmpty, NotADirectory, IsADirectory)
-        self.performer.perform(build, folder, new_folder, again=again)
+        self.performer.perform(build, folder, new_folder, again=again, exactly=bool(flags))
         self._folders_changed((folder, name), (new_folder, new_name))
 
     def _folders_changed(self, *places: tuple[NodeId, bytes]) -> None:

@@ -16,8 +16,9 @@ from mountfs.openfile import Parts
 from mountfs.synced import SyncLedger
 
 TRIES = 12
-"""Of an operation that a server refused because its author had not seen what others did: the feed brings that."""
 TRY_AGAIN_S = 0.03
+TRY_FOR_S = 0.5
+"""What a server refused because its author had not seen what others did is tried again: the feed brings that."""
 
 
 def removed_node(operation: Operation) -> NodeId | None:
@@ -42,17 +43,21 @@ class Performer:
         sync: bool = False,
         wait: bool = True,
         again: tuple[type[FileSystemError], ...] = (),
+        exactly: bool = False,
     ) -> Operation | None:
         """The operation, logged and (if `wait`) acknowledged as the durability says; None: there was nothing
         to do. `nodes` are those that it changes. `again`: what a server may refuse it for although the program would
-        not fail on a tree that has what others did. Raises what the program shall see."""
+        not fail on a tree that has what others did; when that does not come in time, it is done as if no server had
+        been in reach, and the rules decide what becomes of it, unless the program wants it `exactly` so or not at all.
+        Raises what the program shall see."""
         not_as_seen: tuple[type[FileSystemError], ...] = (NotAsSeen, *again)
-        left = TRIES
+        began, tentative = time.monotonic(), False
         while True:
-            left -= 1
             built: list[Operation] = []
             try:
-                ticket = self._parts.log.perform(self._watching(build, built), sync=sync, wait=False)
+                ticket = self._parts.log.perform(
+                    self._watching(build, built), sync=sync, wait=False, tentative=tentative, since=began
+                )
                 if not sync:
                     self.ledger.note(*nodes)
                 if wait:
@@ -60,9 +65,14 @@ class Performer:
             except NothingToDo:
                 return None
             except not_as_seen:
-                if not left or not built:
+                if not built or tentative:
                     raise
-                time.sleep(TRY_AGAIN_S)
+                if time.monotonic() - began < TRY_FOR_S:
+                    time.sleep(TRY_AGAIN_S)
+                elif exactly:
+                    raise
+                else:
+                    tentative = True
                 continue
             finally:
                 self._handles.stale(nodes)

@@ -143,5 +143,13 @@ class Ticket(Protocol):
 class OperationLog(ChunkSink, Protocol):
     """What the file system asks of the change log; see there."""
 
-    def perform(self, build: Callable[[OpId, int], Operation], *, sync: bool = False, wait: bool = True) -> Ticket: ...
+    def perform(
+        self,
+        build: Callable[[OpId, int], Operation],
+        *,
+        sync: bool = False,
+        wait: bool = True,
+        tentative: bool = False,
+        since: float | None = None,
+    ) -> Ticket: ...
     def keep_chunk(self, name: ChunkHash) -> bool: ...

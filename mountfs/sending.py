@@ -26,7 +26,7 @@ from mountfs.uploads import Uploads
 
 log = logging.getLogger("mountfs.sending")
 
-GIVE_UP_S = 0.9
+GIVE_UP_S = 0.8
 """A program waits no longer, in sum, for any server; the operation stays in the log."""
 CONTENT_BYTES_PER_S = 50e6
 """Large content may take longer to reach two disks: limits grow with the size of an operation."""

@@ -38,7 +38,7 @@ from mountfs.uploads import Uploads, is_large
 
 log = logging.getLogger("mountfs.upstream")
 
-UNANSWERED_S = 0.7
+UNANSWERED_S = 0.6
 """An operation without an answer for so long, while nothing else is answered: another server is asked."""
 FEWER_OPERATIONS = 1000
 """A server that has held so many fewer than another one has lost them, and may not have met its peers yet."""
