@@ -281,6 +281,7 @@ class ChangeLog:
         """A server will be told everything anew; the records whose operation has a stamp in the mirror, so
         which some server has logged. The others are queued."""
         with self._mirror.lock:
+            self.outbox.doubt(self._mirror.replica.pending())
             stamps = [(record, self._mirror.replica.stamp_of(record.id)) for record in self.outbox.unacked()]
         self.outbox.begin_session([r.id for r, stamp in stamps if stamp is not None and not stamp.is_pending])
         return self.outbox.acked()

@@ -206,6 +206,18 @@ class Outbox:
                 if record.parked_until == 0:
                     self._queued(record)
 
+    def doubt(self, operations: Iterable[Operation]) -> None:
+        """Before a session begins: those that a server acknowledged and whose stamp has not come are unanswered
+        again, since nobody but that server can be asked for them."""
+        with self._lock:
+            for op in operations:
+                record = self._records.get(op.id)
+                if record is not None and record.acked and not record.gone:
+                    record.acked, record.op, record.told, record.wants_strict = False, op, True, False
+                    self._set_doubt(record, in_doubt=True)
+                    self._count(record, 1)
+            self._unacked = dict(sorted(self._unacked.items(), key=lambda item: item[1].number))
+
     def acknowledge(self, op: OpId, copies: int, of: int) -> None:
         with self._lock:
             record = self._records.get(op)

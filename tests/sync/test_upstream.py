@@ -412,6 +412,29 @@ def test_a_first_view_is_not_that_of_a_server_that_is_being_filled(setup: Setup)
     assert setup.world.names() == ["x"]
 
 
+def test_what_was_acknowledged_and_not_fed_goes_to_the_next_server_too(setup: Setup) -> None:
+    """Found by the fire drill (seed 9002): a mount whose disk was full could not take the feed of what had been
+    acknowledged. It used another server, which was told what came after that and not that: a file had vanished."""
+    a, b = setup.servers
+    setup.connect()
+    assert a.link is not None
+    setup.world.create("before")
+    setup.answered()
+    eventually(lambda: not setup.world.mirror.replica.pending())
+    a.link.subscribed = False
+    setup.world.create("lost")
+    setup.world.write("lost", b"content")
+    setup.answered()
+    a.link.drop("its disk burnt")
+    eventually(lambda: setup.upstream.url == b.url)
+    setup.world.write("lost", b"more")
+    setup.answered()
+    assert [op for op in b.log if op in a.log[-2:]] == a.log[-2:], "in their order, before what came later"
+    assert setup.world.names() == ["before", "lost"]
+    eventually(lambda: not setup.world.mirror.replica.pending())
+    assert setup.world.mirror.replica.digest == b.replica.digest
+
+
 def test_a_lost_server_is_left_although_it_had_fed_a_lot(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by the fire drill (seeds 9001, 9003): for ten seconds a mount used no server, because it was still taking
     what the lost one had fed."""
@@ -849,6 +872,7 @@ def test_a_server_that_lost_what_all_had_is_asked_tentatively_until_it_has_it(se
     eventually(lambda: setup.world.mirror.newest_everywhere() is not None)
     assert a.link is not None
     a.link.cut("its folder is gone")
+    eventually(lambda: setup.upstream.url is None)
     empty = setup.servers[0] = FakeServer("sa")
     empty.epoch = Epoch("e2")
     setup.connect(0)
