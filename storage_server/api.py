@@ -92,7 +92,7 @@ def _chunks(router: APIRouter, served: Served) -> None:
     @router.head(address, tags=["chunks"])
     async def has_chunk(volume: str, name: str) -> Response:
         """Whether the chunk is on this server's disk."""
-        size = await asyncio.to_thread(served.volume(volume).content.disk.size, chunk_name(name))
+        size = await asyncio.to_thread(served.volume(volume).content.size, chunk_name(name))
         if size is None:
             return Response(status_code=404)
         return Response(headers={"content-length": str(size)}, media_type=OCTETS)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from gdah_volume.chunk_store import ChunkStore
 from gdah_volume.content import CHUNK_SIZE, INLINE_MAX_BYTES, Chunk, ChunkHash, Content, hash_of
+from gdah_volume.disk_errors import database_errors
 from gdah_volume.errors import (
     ContentUnavailable,
     FileTooBig,
@@ -180,9 +181,13 @@ class VolumeChunks:
         """
         damaged = False
         try:
-            data = await asyncio.to_thread(self.disk.get, name)
+            data = await asyncio.to_thread(self._get, name)
             if data is not None:
                 return data
+        except StorageFailed as error:  # it may be readable again in a moment
+            log.warning("volume %s: %s", self._name, error)
+            if here_only:
+                raise ContentUnavailable(f"chunk {name.hex()} cannot be read here now: {error}") from error
         except HashMismatch as error:
             log.warning("volume %s: %s", self._name, error)
             damaged = True
@@ -201,6 +206,15 @@ class VolumeChunks:
             log.warning("volume %s: chunk %s is repaired from a peer", self._name, name.hex()[:16])
             self._repaired()
         return data
+
+    def _get(self, name: ChunkHash) -> bytes | None:
+        with database_errors(f"volume {self._name}"):
+            return self.disk.get(name)
+
+    def size(self, name: ChunkHash) -> int | None:
+        """Bytes of a chunk on this disk, None if it is not. In a thread. Raises StorageFailed."""
+        with database_errors(f"volume {self._name}"):
+            return self.disk.size(name)
 
     async def mend(self, name: ChunkHash) -> bool:
         """Get a needed chunk, that is missing or set aside, from a peer now; False: no member has it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from gdah_volume.content import hash_of
-from gdah_volume.errors import NoSpace, Unreachable
+from gdah_volume.errors import ContentUnavailable, NoSpace, StorageFailed, Unreachable
 from gdah_volume.ids import Epoch, ServerId
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import Entry, Feed
@@ -168,3 +169,31 @@ def test_what_follows_a_part_that_the_full_disk_did_not_take_is_not_taken(room: 
         assert await volume.do(lambda store: (store.cursor(PEER, Epoch("e"))[0], store.replica.head)) == (3, 3)
 
     run(room, story)
+
+
+def test_a_database_that_cannot_be_read_for_a_moment_is_no_fault_of_ours(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the fire drill (seed 9012): whoever asked for a chunk then got a 500, and the log a traceback. Another
+    server may have it."""
+    data = b"what others have"
+    name = hash_of(data)
+
+    def malformed(*_: object) -> bytes:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    async def fetched(*_: object) -> bytes:
+        return data
+
+    async def story() -> None:
+        with pytest.raises(ContentUnavailable, match="malformed"):
+            await room.volume.content.read(name, here_only=True)
+        with pytest.raises(StorageFailed):
+            room.volume.content.size(name)
+        assert await room.volume.content.read(name) == data
+
+    monkeypatch.setattr(room.volume.content.disk, "get", malformed)
+    monkeypatch.setattr(room.volume.content.disk, "size", malformed)
+    monkeypatch.setattr(room.volume.content, "_fetch", fetched)
+    run(room, story)
+    assert not room.fatal
