@@ -22,6 +22,8 @@ TROUBLE_MS = 10_000.0
 BEHIND_MS = 5_000.0
 BEHIND_ENTRIES = 64
 """So many may be on their way at any time."""
+BEHIND_HOLD_S = 0.4
+"""Two servers that have just met again do not know at once how much they lack of each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,12 @@ def choose(servers: Sequence[Figures], before: Choice, now: float, lost: str | N
         return Choice(best.url, _first_reason(best, len(usable), len(servers), before, lost))
     if best is current or not _much_cheaper(best, current):
         return Choice(current.url, _still(before.why, len(usable)))
-    if (current.trouble and not best.trouble) or (current.is_behind and not best.is_behind):
+    if current.trouble and not best.trouble:
         return Choice(best.url, _better_reason(best, current))
     if before.rival != best.url:
         return Choice(current.url, before.why, best.url, now)
-    if now - before.rival_since < HOLD_S:
+    hold_s = BEHIND_HOLD_S if current.is_behind and not best.is_behind else HOLD_S
+    if now - before.rival_since < hold_s:
         return Choice(current.url, before.why, best.url, before.rival_since)
     return Choice(best.url, _better_reason(best, current))
 

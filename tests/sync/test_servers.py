@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mountfs.servers import BEHIND_ENTRIES, HOLD_S, NO_CHOICE, ONLY_ONE, Choice, Figures, choose
+from mountfs.servers import BEHIND_ENTRIES, BEHIND_HOLD_S, HOLD_S, NO_CHOICE, ONLY_ONE, Choice, Figures, choose
 
 A, B = "http://a", "http://b"
 
@@ -123,7 +123,9 @@ def test_one_that_is_being_filled_is_taken_only_when_there_is_no_other() -> None
     filled, other = Figures(A, True, 1.0, behind=BEHIND_ENTRIES + 1), figures(B, 50.0)
     assert choose([filled, other], NO_CHOICE, 0.0).url == B
     assert choose([filled, figures(B, usable=False)], NO_CHOICE, 0.0).url == A
-    turned = choose([filled, other], Choice(A, "x"), 0.0)
+    at_first = choose([filled, other], Choice(A, "x"), 0.0)
+    assert at_first.url == A
+    turned = choose([filled, other], at_first, BEHIND_HOLD_S)
     assert turned.url == B
     assert "65 operations" in turned.why
     assert choose([filled, figures(B, trouble="disk full")], NO_CHOICE, 0.0).url == A
