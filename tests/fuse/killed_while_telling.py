@@ -1,9 +1,10 @@
 """A mount that is killed while it tells the kernel to forget a page that somebody is reading: no thread of it can end,
 and nobody answers the read. In a namespace of its own, as root:
 
-    unshare -m python -m tests.fuse.killed_while_telling DIR will|prepare
+    unshare -m python -m tests.fuse.killed_while_telling DIR will|unmounted|prepare
 
-Prints what a program is told then: with `will` by itself, with `prepare` after that room was asked to mount there.
+Prints what a program is told then: by itself with `will`, and with `unmounted`, where the system has not mounted FUSE's
+connections; with `prepare`, where they cannot be reached, after that room was asked to mount there.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def main() -> None:
     elif os.path.ismount(CONNECTIONS):
         subprocess.run(["umount", "-l", str(CONNECTIONS)], check=True)
     toy = ToyMount(path)
+    if how == "prepare":
+        toy.control("has_no_will")
     try:
         become_hopeless(toy)
         if how == "prepare":

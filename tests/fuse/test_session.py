@@ -263,11 +263,11 @@ def test_without_timeouts_the_kernel_always_asks(new_toy: Callable[..., ToyMount
     assert (toy.path / "absent").read_text() == "here"
 
 
-@pytest.mark.parametrize(("how", "told"), [("will", "ENOTCONN"), ("prepare", "nothing")])
+@pytest.mark.parametrize(("how", "told"), [("will", "ENOTCONN"), ("unmounted", "ENOTCONN"), ("prepare", "nothing")])
 def test_a_mount_that_is_killed_while_it_tells_the_kernel_hangs_nobody(
     tmp_path: Path, fuse: None, how: str, told: str
 ) -> None:
-    """Neither its programs, where the system has FUSE's connections, nor the next mount on the same folder."""
+    """Neither its programs, where FUSE's connections can be reached, nor the next mount on the same folder."""
     argv = ["unshare", "-m", sys.executable, "-m", "tests.fuse.killed_while_telling", str(tmp_path / "m"), how]
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=100, check=False)
     assert done.stdout.strip() == told

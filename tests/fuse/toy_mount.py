@@ -102,6 +102,11 @@ class Control:
             self.session.kernel_cache.invalidate_entry(ino, b"name%d" % number)
             number += 1
 
+    def has_no_will(self) -> None:
+        """As where FUSE's connections cannot be reached."""
+        assert self.session._last_will is not None
+        self.session._last_will.cancel()
+
     def unmount(self, lazy: bool = False) -> bool:
         return self.session.unmount(lazy=lazy)
 
