@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +27,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gdah_volume.errors import GdahError, InvalidArgument, Unavailable
+from gdah_volume.errors import GdahError, InvalidArgument, StorageFailed, Unavailable
 from mountfs import status_api, status_original, status_page
 from mountfs.ports import MountView
 from mountfs.status_events import EventHub
@@ -144,6 +145,7 @@ class StatusServer:
         app.include_router(_monitors(self._view, guard))
         app.include_router(status_page.routes(assets, sessions))
         app.add_exception_handler(GdahError, _refused)
+        app.add_exception_handler(sqlite3.Error, _unreadable)
         app.add_exception_handler(HTTPException, _no_route)
         app.add_exception_handler(RequestValidationError, _malformed)
         app.add_exception_handler(Exception, bug)
@@ -211,6 +213,12 @@ def _error(http_status: int, code: str, message: str) -> Response:
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, GdahError)
     return _error(error.http_status, error.code, str(error))
+
+
+async def _unreadable(_: Request, error: Exception) -> Response:
+    failed = StorageFailed(f"what this device keeps cannot be read now ({error}): see its disk, and the mount's log")
+    log.warning("a request was not answered: %s", failed)
+    return await _refused(_, failed)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gdah_volume.disk_errors import database_errors
 from gdah_volume.errors import GdahError
 from gdah_volume.ids import NodeId
 from gdah_volume.names import is_conflict
@@ -107,7 +108,8 @@ class Watcher:
         with mirror.lock:
             for parent, name in entries:
                 try:
-                    above = mirror.tree.path(parent)
+                    with database_errors("the mirror of this device"):
+                        above = mirror.tree.path(parent)
                 except GdahError:
                     continue
                 if above is not None:

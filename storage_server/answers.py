@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,8 +13,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gdah_volume.errors import BadMessage, CutShort, GdahError, MessageTooBig
+from gdah_volume.errors import BadMessage, CutShort, GdahError, MessageTooBig, StorageFailed
 from storage_server.metrics import COUNTS
+
+log = logging.getLogger("storage_server")
 
 
 class AnyTextJSON(Response):
@@ -51,7 +55,13 @@ def install_errors(app: FastAPI) -> None:
             headers=error.headers,
         )
 
+    async def unreadable(_request: Request, error: Exception) -> Response:
+        failed = StorageFailed(f"what this server keeps cannot be read now: {error}")
+        log.warning("a request was not answered: %s", failed)
+        return error_answer(failed)
+
     app.add_exception_handler(GdahError, ours)
+    app.add_exception_handler(sqlite3.Error, unreadable)
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_exception_handler(HTTPException, plain)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sqlite3
 import threading
 from typing import Any
 from urllib.parse import quote
@@ -333,3 +334,13 @@ def test_many_at_once(http: httpx.Client, view: FakeView) -> None:
         thread.join()
     assert not wrong
     assert len(view.items) == 25
+
+
+def test_a_disk_that_cannot_be_read_is_said_in_words(http: httpx.Client, view: FakeView, caplog: Any) -> None:
+    """Found by the fire drill (seed 10000): the status was a 500, and the log a traceback."""
+    view.status_error = sqlite3.DatabaseError("database disk image is malformed")
+    answer = http.get("/status")
+    assert answer.status_code == 503
+    assert answer.json()["error"] == "StorageFailed"
+    assert "see its disk" in answer.json()["message"]
+    assert "Traceback" not in caplog.text

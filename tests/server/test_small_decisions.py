@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +22,7 @@ from gdah_volume.ids import OpId, ServerId
 from gdah_volume.replica import Replica
 from gdah_volume.stamps import Stamp
 from gdah_volume.wire import OFFER_MAX_IDS, RangeIs
+from storage_server.answers import install_errors
 from storage_server.comparison import Comparison
 from storage_server.membership import Membership
 from storage_server.original_diff import Item, differences
@@ -201,3 +206,21 @@ class TestReaders:
             with pytest.raises(StorageFailed):
                 read()
         readers.close()
+
+
+def test_a_disk_that_cannot_be_read_is_an_answer_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    install_errors(app)
+
+    @app.get("/")
+    async def read() -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    async def story() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as http:
+            return await http.get("/")
+
+    answer = asyncio.run(story())
+    assert answer.status_code == 503
+    assert "cannot be read now" in answer.json()["message"]
+    assert "Traceback" not in caplog.text
