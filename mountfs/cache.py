@@ -31,7 +31,7 @@ from pathlib import Path
 
 from gdah_volume.content import CHUNK_SIZE, Chunk, ChunkHash, Content, hash_of
 from gdah_volume.errors import ContentUnavailable, GdahError
-from mountfs.extents import chunk_at, split_at_chunks
+from mountfs.files.extents import chunk_at, split_at_chunks
 from mountfs.ports import Transfer
 
 log = logging.getLogger(__name__)

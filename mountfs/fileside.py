@@ -25,15 +25,15 @@ from typing import Protocol
 from gdah_volume.content import ChunkHash
 from gdah_volume.ids import NodeId, OpId, VolumeName, client_of
 from gdah_volume.operations import Operation
-from mountfs.attributes import AS_STORED, Shown
 from mountfs.cache import Cache
-from mountfs.filesystem import Filesystem
+from mountfs.files.attributes import AS_STORED, Shown
+from mountfs.files.filesystem import Filesystem
+from mountfs.files.openfile import Parts
+from mountfs.files.recovery import sealed_chunks
 from mountfs.journal import Journals
-from mountfs.locking import Locking
-from mountfs.openfile import Parts
+from mountfs.locks.locking import Locking
 from mountfs.ports import Caller, KernelCache, ServerHealth, StatFs
-from mountfs.recovery import sealed_chunks
-from mountfs.sync import SyncSide
+from mountfs.syncside import SyncSide
 
 BLOCK_BYTES = 4096
 TOTALS_FRESH_S = 2.0

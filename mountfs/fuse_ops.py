@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gdah_volume.errors import GdahError, NotFound, OutOfRange
-from mountfs.binding import (
+from mountfs.fuse.binding import (
     ROOT_INO,
     SET_ATIME,
     SET_ATIME_NOW,
@@ -34,10 +34,10 @@ from mountfs.binding import (
     ForgetData,
     Library,
 )
-from mountfs.fuse_locks import LATER, LockHandlers, Waits
-from mountfs.kernel_cache import Changing
+from mountfs.fuse.fuse_locks import LATER, LockHandlers, Waits
+from mountfs.fuse.kernel_cache import Changing
+from mountfs.fuse.raw_requests import RawRequests
 from mountfs.ports import AttrChange, Caller, DirEntry, FileSystemCalls, Stat
-from mountfs.raw_requests import RawRequests
 
 log = logging.getLogger("gdah.fuse")
 

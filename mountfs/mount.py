@@ -20,15 +20,16 @@ from types import FrameType
 from gdah_volume import __version__
 from gdah_volume.cycles import keep_out_of_the_way
 from gdah_volume.errors import GdahError, MountBusy
-from mountfs import fuse_session, mountpoint, registry
-from mountfs.binding import MountOptions
+from mountfs import registry
 from mountfs.config import MountSettings
 from mountfs.fileside import FileSide
+from mountfs.fuse import fuse_session, mountpoint
+from mountfs.fuse.binding import MountOptions
+from mountfs.fuse.kernel_cache import NotifyingKernelCache
 from mountfs.fuse_ops import FuseOps
-from mountfs.kernel_cache import NotifyingKernelCache
-from mountfs.status import StatusServer, StatusSettings
-from mountfs.sync import SyncSide
+from mountfs.syncside import SyncSide
 from mountfs.view import MountedView
+from mountfs.web.status import StatusServer, StatusSettings
 
 log = logging.getLogger("gdah.mount")
 

@@ -21,10 +21,12 @@ from typing import Any
 from gdah_volume.errors import GdahError, InvalidArgument, NotFound, Unreachable
 from gdah_volume.ids import DEFAULT_VOLUME
 from gdah_volume.settings import read_token
-from mountfs import mountpoint, registry, tool_flush, tool_offline, tool_up
+from mountfs import registry
+from mountfs.fuse import mountpoint
 from mountfs.registry import MountRecord
-from mountfs.tool_client import MountClient, choose
-from mountfs.tool_words import printable
+from mountfs.tools import tool_flush, tool_offline, tool_up
+from mountfs.tools.tool_client import MountClient, choose
+from mountfs.tools.tool_words import printable
 
 OK, FAILED, USAGE, ONLY_HERE = 0, 1, 2, 3
 FLUSH_ONCE_S = 30.0
@@ -337,7 +339,7 @@ def _take_away(path: Path, record: MountRecord | None) -> int:
 
 
 def retire_of(flags: argparse.Namespace) -> int:
-    from mountfs import tool_retire  # noqa: PLC0415 - of no use to the others
+    from mountfs.tools import tool_retire  # noqa: PLC0415 - of no use to the others
 
     tool_retire.retire(flags.server, flags.volume, flags.target, read_token(flags.token_file), force=flags.force)
     print(f"{flags.target} is retired: nobody waits for it any more; what only it has is taken over when it comes back")

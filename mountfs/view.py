@@ -24,13 +24,13 @@ from gdah_volume.names import is_conflict
 from gdah_volume.operations import Operation
 from gdah_volume.replica import Changes
 from gdah_volume.tree import LinkView, NodeView, Tree
-from mountfs import intents
 from mountfs.cache import Cache, ReadAhead
-from mountfs.filesystem import Filesystem
-from mountfs.intents import Builder, NothingToDo
+from mountfs.files import intents
+from mountfs.files.filesystem import Filesystem
+from mountfs.files.intents import Builder, NothingToDo
+from mountfs.files.records import ChunkSink
 from mountfs.ports import Caller, Event, FileItem, PendingItem
-from mountfs.records import ChunkSink
-from mountfs.sync import SyncSide
+from mountfs.syncside import SyncSide
 from mountfs.watching import Watcher
 
 NEW_FILE_MODE = 0o644

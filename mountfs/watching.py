@@ -20,7 +20,7 @@ from gdah_volume.ids import NodeId
 from gdah_volume.names import is_conflict
 from gdah_volume.replica import Changes
 from mountfs.ports import Event
-from mountfs.sync import SyncSide
+from mountfs.syncside import SyncSide
 
 log = logging.getLogger("mountfs.view")
 

@@ -1,6 +1,6 @@
 """The brake on bursts of deletions that come with paths: over the REST API, and from programs of the original system.
 
-A mount holds its own burst back (`mountfs.holding`); who has no mount is refused here instead, whole and before
+A mount holds its own burst back (`mountfs.sync.holding`); who has no mount is refused here instead, whole and before
 anything is changed, until a person confirms. Counts by source: the origin that a change names, else the address it
 came from. A source that is not known any more (there are more than SOURCES_MAX) begins anew.
 

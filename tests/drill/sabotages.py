@@ -74,7 +74,7 @@ def coalesce_a_sent_operation() -> None:
     if is_server():
         return
     from gdah_volume.operations import Operation, Write
-    from mountfs.outbox import Outbox
+    from mountfs.sync.outbox import Outbox
 
     take = Outbox.take
 
@@ -96,7 +96,7 @@ def evict_dirty_data() -> None:
     if is_server():
         return
     from gdah_volume.content import INLINE_MAX_BYTES
-    from mountfs.dirty import DirtyChunks
+    from mountfs.sync.dirty import DirtyChunks
 
     committed = DirtyChunks.committed
 
@@ -139,7 +139,7 @@ def reset_a_counter() -> None:
     if is_server():
         return
     from gdah_volume.ids import Author
-    from mountfs import sync
+    from mountfs import syncside as sync
 
     sync.new_author = lambda client_id: Author(f"{client_id}-00000000")
 
@@ -148,7 +148,7 @@ def delete_on_absence() -> None:
     """A mount that finds a server again asks for its list of files, and removes what is not in it."""
     if is_server():
         return
-    from mountfs.changelog import ChangeLog
+    from mountfs.sync.changelog import ChangeLog
 
     begin_session = ChangeLog.begin_session
     servers = [sys.argv[at + 1] for at, word in enumerate(sys.argv) if word == "--server"]
@@ -218,7 +218,7 @@ def swap_two_chunks() -> None:
         return
     from gdah_volume.content import Chunk, Content
     from gdah_volume.operations import Operation, Write
-    from mountfs.changelog import ChangeLog
+    from mountfs.sync.changelog import ChangeLog
 
     checked = ChangeLog._checked
 

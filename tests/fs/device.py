@@ -19,14 +19,14 @@ from gdah_volume.operations import Operation
 from gdah_volume.replica import Replica
 from gdah_volume.stamps import Stamp
 from mountfs.cache import Cache
-from mountfs.changelog import ChangeLog
-from mountfs.dirty import DirtyChunks, Limits
-from mountfs.filesystem import Filesystem
+from mountfs.files.filesystem import Filesystem
+from mountfs.files.openfile import Parts
+from mountfs.files.recovery import sealed_chunks
 from mountfs.journal import Journals
-from mountfs.mirror import Mirror
-from mountfs.openfile import Parts
 from mountfs.ports import Caller, StatFs, Telling
-from mountfs.recovery import sealed_chunks
+from mountfs.sync.changelog import ChangeLog
+from mountfs.sync.dirty import DirtyChunks, Limits
+from mountfs.sync.mirror import Mirror
 
 ROOT_CALLER = Caller(0, 0, os.getpid())
 

@@ -23,9 +23,9 @@ from gdah_volume.errors import (
     StaleHandle,
 )
 from gdah_volume.operations import SetAttr, Write
-from mountfs import attributes, intents, saving, xattrs
-from mountfs.attributes import permits, without_suid
-from mountfs.inodes import Inodes, number_of
+from mountfs.files import attributes, intents, saving, xattrs
+from mountfs.files.attributes import permits, without_suid
+from mountfs.files.inodes import Inodes, number_of
 from mountfs.ports import AttrChange, Caller, Stat
 from tests.fs.device import ROOT_CALLER, Device
 from tests.fs.targets import ObjectTarget, read_file, write_file
@@ -250,7 +250,7 @@ def test_numbers_and_handles_that_nobody_was_given(device: Device) -> None:
 
 
 def test_inode_numbers_that_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mountfs.inodes.number_of", lambda node: 1 if node == "root" else 10)
+    monkeypatch.setattr("mountfs.files.inodes.number_of", lambda node: 1 if node == "root" else 10)
     inodes = Inodes()
     one, two = inodes.hold("one"), inodes.hold("two")  # type: ignore[arg-type]
     assert one != two

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdah_volume.content import CHUNK_SIZE, Chunk, ChunkHash, Content
-from mountfs.extents import (
+from mountfs.files.extents import (
     Extent,
     Extents,
     chunk_at,

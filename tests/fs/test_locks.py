@@ -11,7 +11,7 @@ import pytest
 
 from gdah_volume.errors import BadHandle, Interrupted, WouldBlock
 from gdah_volume.locks import EOF, Range
-from mountfs import intents
+from mountfs.files import intents
 from mountfs.ports import Caller
 from tests.fs.device import Device, Stranger
 

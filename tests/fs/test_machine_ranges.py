@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from gdah_volume.content import CHUNK_SIZE
-from mountfs.ranges import MODES
+from mountfs.files.ranges import MODES
 from tests.fs.test_machine import Comparison, Place, _writable, lengths, offsets, open_files, picks, places
 
 borders = st.sampled_from([0, CHUNK_SIZE, 2 * CHUNK_SIZE])

@@ -14,8 +14,8 @@ import pytest
 
 from gdah_volume.errors import NoSpace
 from gdah_volume.operations import Operation
-from mountfs import drafts, intents, records
-from mountfs.openfile import OpenFile
+from mountfs.files import drafts, intents, records
+from mountfs.files.openfile import OpenFile
 from tests.fs.device import Device, Stranger
 from tests.fs.targets import ObjectTarget, read_file, write_file
 

@@ -13,7 +13,7 @@ from gdah_volume.content import Content
 from gdah_volume.errors import ContentUnavailable, Exists, NotFound, StaleHandle
 from gdah_volume.ids import OpId
 from gdah_volume.operations import Operation
-from mountfs import intents
+from mountfs.files import intents
 from mountfs.ports import Caller, Opened, Stat
 from tests.fs.device import ROOT_CALLER, Device, Stranger
 from tests.fs.targets import ObjectTarget, read_file, write_file

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from gdah_volume.content import Content
-from mountfs import intents
+from mountfs.files import intents
 from tests.fs.device import Device, Stranger
 from tests.fs.targets import ObjectTarget, read_file, write_file
 

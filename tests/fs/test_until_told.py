@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from gdah_volume.content import EMPTY, Content
-from mountfs.attributes import Unsaved
-from mountfs.until_told import TRIES, UntilTold
+from mountfs.files.attributes import Unsaved
+from mountfs.files.until_told import TRIES, UntilTold
 from tests.fs.device import ROOT_CALLER, Device
 from tests.fs.targets import write_file
 from tests.fs.test_remote import Two

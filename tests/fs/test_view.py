@@ -16,7 +16,7 @@ from gdah_volume.errors import Exists, IsADirectory, NotADirectory, NotFound, Un
 from gdah_volume.ids import DEFAULT_VOLUME, VolumeName
 from mountfs.fileside import FileSide, supplementary_groups
 from mountfs.ports import Caller, Event
-from mountfs.sync import SyncSide
+from mountfs.syncside import SyncSide
 from mountfs.view import MountedView
 from tests.fs.device import ROOT_CALLER, RecordingKernel
 

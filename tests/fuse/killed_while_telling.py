@@ -17,8 +17,8 @@ import threading
 from pathlib import Path
 
 from gdah_volume.errors import GdahError
-from mountfs import mountpoint
-from mountfs.last_will import CONNECTIONS
+from mountfs.fuse import mountpoint
+from mountfs.fuse.last_will import CONNECTIONS
 from tests.fuse.conftest import ToyMount
 
 WAIT_S = 30.0

@@ -14,10 +14,10 @@ import pytest
 from gdah_volume.errors import NotFound, ReadOnly, StaleHandle, WouldBlock
 from gdah_volume.locks import EOF, Range
 from mountfs import fuse_ops
-from mountfs.binding import FLock
+from mountfs.fuse.binding import FLock
+from mountfs.fuse.stat_layout import StatLayout
 from mountfs.fuse_ops import CacheTimes, FuseOps
 from mountfs.ports import Caller, FileSystemCalls, Opened, Stat
-from mountfs.stat_layout import StatLayout
 
 STAT = Stat(7, 0o100644, 1, 0, 0, 5, 1, 1, 2, 3)
 

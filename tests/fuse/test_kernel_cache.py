@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mountfs.kernel_cache import TELL_AT_MOST, NotifyingKernelCache
+from mountfs.fuse.kernel_cache import TELL_AT_MOST, NotifyingKernelCache
 from tests.fuse.conftest import ToyMount
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from gdah_volume.errors import MountFailed
-from mountfs import binding, mountpoint
+from mountfs.fuse import binding, mountpoint
+from mountfs.fuse.stat_layout import StatLayout
 from mountfs.fuse_ops import pack_direntry
 from mountfs.ports import DirEntry, Stat
-from mountfs.stat_layout import StatLayout
 
 MOUNTINFO = """\
 23 1 254:0 / / rw,relatime - ext4 /dev/vda rw

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mountfs.negotiation import (
+from mountfs.fuse.negotiation import (
     CACHE_SYMLINKS,
     HANDLE_KILLPRIV_V2,
     MAX_PAGES,

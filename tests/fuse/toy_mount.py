@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from gdah_volume.errors import GdahError
-from mountfs import mountpoint
-from mountfs.binding import MountOptions
+from mountfs.fuse import mountpoint
+from mountfs.fuse.binding import MountOptions
+from mountfs.fuse.fuse_session import Session, mount
+from mountfs.fuse.kernel_cache import LIMIT, NotifyingKernelCache
 from mountfs.fuse_ops import CacheTimes, FuseOps
-from mountfs.fuse_session import Session, mount
-from mountfs.kernel_cache import LIMIT, NotifyingKernelCache
 from tests.fs.device import Device
 from tests.fuse.toy import Node, ToyFileSystem
 

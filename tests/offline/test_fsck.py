@@ -25,7 +25,8 @@ from gdah_volume.needed import needed
 from gdah_volume.snapshot_file import SnapshotFile, SnapshotHeader, frame_of
 from gdah_volume.stamps import Stamp
 from gdah_volume.wire import PROTOCOL
-from mountfs import tool, tool_fsck
+from mountfs import tool
+from mountfs.tools import tool_fsck
 from tests.foldkit import Client
 from tests.offline.conftest import told
 from tests.offline.folders import BIG, Folder, fill

@@ -17,12 +17,13 @@ from gdah_volume.ids import DEFAULT_VOLUME, ROOT, NodeId, Version
 from gdah_volume.layout import of_mount
 from gdah_volume.operations import Create, Operation
 from gdah_volume.replica import Replica
-from mountfs import records, tool
-from mountfs.changelog import ChangeLog
-from mountfs.dirty import DirtyChunks, Limits
+from mountfs import tool
+from mountfs.files import records
+from mountfs.files.records import Opening, Sealed
 from mountfs.journal import Journals
-from mountfs.mirror import Mirror
-from mountfs.records import Opening, Sealed
+from mountfs.sync.changelog import ChangeLog
+from mountfs.sync.dirty import DirtyChunks, Limits
+from mountfs.sync.mirror import Mirror
 from tests.foldkit import ATTRS, Client, stamp
 from tests.offline.folders import BIG
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from mountfs.status import StatusServer, StatusSettings
+from mountfs.web.status import StatusServer, StatusSettings
 from tests.page.fake_view import FakeView
 
 

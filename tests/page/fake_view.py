@@ -21,7 +21,7 @@ from gdah_volume.errors import (
 from gdah_volume.ids import OpId
 from mountfs import registry
 from mountfs.ports import Event, FileItem, PendingItem
-from mountfs.status import StatusServer, StatusSettings
+from mountfs.web.status import StatusServer, StatusSettings
 
 PIECE_BYTES = 1 << 16
 START_NS = 1_748_697_027_793_686_000

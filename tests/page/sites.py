@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gdah_drill.cluster import Cluster, Mount
-from mountfs.status import StatusServer
+from mountfs.web.status import StatusServer
 from tests.page.fake_view import FakeView
 
 

@@ -19,9 +19,9 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 
 from gdah_drill.cluster import Cluster
 from gdah_drill.waiting import wait_until
-from mountfs.servers import NO_CHOICE, Choice, Figures, choose
-from mountfs.status import StatusServer, StatusSettings
-from mountfs.status_page import LANGUAGES, PAGE
+from mountfs.sync.servers import NO_CHOICE, Choice, Figures, choose
+from mountfs.web.status import StatusServer, StatusSettings
+from mountfs.web.status_page import LANGUAGES, PAGE
 from tests.page.fake_view import FakeView, sample
 from tests.page.sites import FakeSite, RealSite, Site
 

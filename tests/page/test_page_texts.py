@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mountfs.status_page import LANGUAGES, PAGE
+from mountfs.web.status_page import LANGUAGES, PAGE
 
 TEXTS = {language: json.loads((PAGE / f"{language}.json").read_text("utf-8")) for language in LANGUAGES}
 SOURCES = "".join(path.read_text("utf-8") for path in sorted(PAGE.iterdir()) if path.suffix in (".js", ".html"))

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gdah_volume.errors import NoSpace
-from mountfs.status import StatusServer
+from mountfs.web.status import StatusServer
 from tests.page.fake_view import FakeView
 
 ODD_NAMES = [

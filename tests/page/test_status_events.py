@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from mountfs.ports import Event
-from mountfs.status import StatusServer
-from mountfs.status_events import BACKLOG_MAX, CLIENTS_MAX, PATHS_MAX, EventHub, message
+from mountfs.web.status import StatusServer
+from mountfs.web.status_events import BACKLOG_MAX, CLIENTS_MAX, PATHS_MAX, EventHub, message
 from tests.page.fake_view import FakeView
 
 

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from gdah_volume.errors import InvalidArgument, Unavailable
-from mountfs.status import StatusServer, StatusSettings
-from mountfs.status_guard import SESSIONS_MAX, Sessions, is_loopback, judge
-from mountfs.status_page import choose_language
+from mountfs.web.status import StatusServer, StatusSettings
+from mountfs.web.status_guard import SESSIONS_MAX, Sessions, is_loopback, judge
+from mountfs.web.status_page import choose_language
 from tests.page.fake_view import FakeView
 
 TOKEN = "correct-horse-battery-staple"

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import httpx
 
-from mountfs.status_original import changes_of, local_time
+from mountfs.web.status_original import changes_of, local_time
 from tests.page.fake_view import FakeView
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from mountfs import registry, tool, tool_flush
+from mountfs import registry, tool
+from mountfs.tools import tool_flush
 
 HERE = Path(__file__).parent
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from gdah_volume.errors import Unavailable
-from mountfs import mountpoint, tool_up
-from mountfs.tool_up import Terminal, Up, Wanted
+from mountfs.fuse import mountpoint
+from mountfs.tools import tool_up
+from mountfs.tools.tool_up import Terminal, Up, Wanted
 
 STAND_IN = """
 import http.server, json, os, signal, sys

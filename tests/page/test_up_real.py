@@ -14,7 +14,7 @@ import pytest
 from gdah_drill.hands import Hands
 from gdah_drill.processes import free_port
 from gdah_drill.waiting import wait_until
-from mountfs import mountpoint
+from mountfs.fuse import mountpoint
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(240)]
 

@@ -11,7 +11,7 @@ import pytest
 
 from gdah_drill.cluster import Cluster, Mount
 from gdah_volume.errors import MountFailed
-from mountfs import mountpoint
+from mountfs.fuse import mountpoint
 from tests.posix.bench import OTHER, ROOT, USER, Bench, report
 
 pytestmark = [pytest.mark.mount, pytest.mark.cluster, pytest.mark.timeout(120)]

@@ -17,7 +17,7 @@ from gdah_volume.operations import Operation, Write
 from gdah_volume.replica import Replica
 from gdah_volume.stamps import Stamp
 from gdah_volume.tree import Tree
-from mountfs import intents
+from mountfs.files import intents
 from mountfs.ports import Caller
 from tests.sync.worlds import World
 

@@ -22,7 +22,7 @@ from gdah_volume.snapshot_file import SnapshotHeader
 from gdah_volume.stamps import ZERO, HybridClock, Stamp
 from gdah_volume.wire import PROTOCOL, Blob, Entry, Welcome
 from mountfs.ports import ServerHealth
-from mountfs.upstream import Upstream
+from mountfs.sync.upstream import Upstream
 
 _clock = itertools.count(1_000_000)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from gdah_drill import nursery
 from gdah_volume.ids import DEFAULT_VOLUME
-from mountfs.sync import SyncSettings, SyncSide
+from mountfs.syncside import SyncSettings, SyncSide
 
 START_LIMIT_S = 30.0
 

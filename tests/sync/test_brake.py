@@ -16,9 +16,9 @@ from gdah_volume.content import Chunk, Content, hash_of
 from gdah_volume.errors import FileSystemError, InvalidArgument
 from gdah_volume.ids import OpId, ServerId
 from gdah_volume.stamps import Stamp
-from mountfs import intents
-from mountfs.holding import is_undone
-from mountfs.intents import NothingToDo
+from mountfs.files import intents
+from mountfs.files.intents import NothingToDo
+from mountfs.sync.holding import is_undone
 from tests.sync.braking import Device, Server, conflicts_in, other
 
 AT_ONCE = BrakeLimits(count=2, window_s=60.0, share=0.0)

@@ -11,7 +11,7 @@ from gdah_volume.content import INLINE_MAX_BYTES, hash_of
 from gdah_volume.errors import Exists, InvalidArgument, NoSpace, NotFound, StorageFailed
 from gdah_volume.ids import ROOT, OpId
 from gdah_volume.operations import SetAttr
-from mountfs.dirty import Limits
+from mountfs.sync.dirty import Limits
 from tests.sync.worlds import World
 
 LARGE = b"L" * (INLINE_MAX_BYTES + 1)

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from gdah_volume.errors import GdahError, StorageFailed
-from mountfs.feeding import SNAPSHOT_PAUSE_MAX_S, Feeding
-from mountfs.session import Session
+from mountfs.sync.feeding import SNAPSHOT_PAUSE_MAX_S, Feeding
+from mountfs.sync.session import Session
 
 
 class Failing:

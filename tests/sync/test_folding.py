@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from gdah_volume.database import Database
-from mountfs.folding import ROWS, Folding
+from mountfs.sync.folding import ROWS, Folding
 from tests.sync.live import eventually
 
 

@@ -33,8 +33,8 @@ from gdah_volume.wire import (
     decode,
     encode,
 )
-from mountfs.connection import Connection
-from mountfs.link import Dialler, LinkSettings
+from mountfs.lanes.connection import Connection
+from mountfs.lanes.link import Dialler, LinkSettings
 from tests.sync.live import eventually, free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -298,7 +298,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_many_threads_send_whole_messages(
     secure: bool, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mountfs.link.SILENCE_LIMIT_S", 30.0)  # a busy machine may stand still for longer than 0.4 s
+    monkeypatch.setattr(
+        "mountfs.lanes.link.SILENCE_LIMIT_S", 30.0
+    )  # a busy machine may stand still for longer than 0.4 s
     got: set[str] = set()
 
     def talk(connection: ServerConnection) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from gdah_volume.content import CHUNK_SIZE, hash_of
 from gdah_volume.errors import ContentUnavailable
-from mountfs.sync import SyncSide
+from mountfs.syncside import SyncSide
 from tests.sync.live import Server, eventually, servers, side
 from tests.sync.worlds import Through
 

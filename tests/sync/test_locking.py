@@ -28,9 +28,9 @@ from gdah_volume.lock_messages import (
     ToMount,
 )
 from gdah_volume.locks import LockTable, Owner, Range
-from mountfs import lock_book, locking
-from mountfs.lock_talk import HOPE_S, LEASE_S
-from mountfs.locking import Locking
+from mountfs.locks import lock_book, locking
+from mountfs.locks.lock_talk import HOPE_S, LEASE_S
+from mountfs.locks.locking import Locking
 from storage_server.lock_service import LockService
 from storage_server.lock_words import LOCK_GRACE_S, TERM_S
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import cast
 
 from gdah_volume.wire import Entry
-from mountfs.mailbox import LAZY_ENTRIES_MAX, PIECE_ENTRIES, Fed, Mailbox
 from mountfs.ports import ServerLink
+from mountfs.sync.mailbox import LAZY_ENTRIES_MAX, PIECE_ENTRIES, Fed, Mailbox
 
 
 def link(name: str) -> ServerLink:

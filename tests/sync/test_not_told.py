@@ -5,8 +5,8 @@ from __future__ import annotations
 from gdah_volume.ids import Epoch, OpId, ServerId
 from gdah_volume.stamps import ZERO, Stamp
 from gdah_volume.wire import PROTOCOL, Welcome
-from mountfs.mirror import FeedState
-from mountfs.session import not_told
+from mountfs.sync.mirror import FeedState
+from mountfs.sync.session import not_told
 
 SERVER, EPOCH = ServerId("s1"), Epoch("e1")
 

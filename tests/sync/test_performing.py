@@ -12,9 +12,9 @@ import pytest
 
 from gdah_volume.errors import Exists
 from gdah_volume.ids import ROOT
-from mountfs import intents
-from mountfs.performing import TRY_FOR_S, Performer
-from mountfs.sending import GIVE_UP_S
+from mountfs.files import intents
+from mountfs.files.performing import TRY_FOR_S, Performer
+from mountfs.sync.sending import GIVE_UP_S
 from tests.sync.live import eventually
 from tests.sync.test_upstream import Setup, foreign
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mountfs.servers import BEHIND_ENTRIES, BEHIND_HOLD_S, HOLD_S, NO_CHOICE, ONLY_ONE, Choice, Figures, choose
+from mountfs.sync.servers import BEHIND_ENTRIES, BEHIND_HOLD_S, HOLD_S, NO_CHOICE, ONLY_ONE, Choice, Figures, choose
 
 A, B = "http://a", "http://b"
 

@@ -25,8 +25,8 @@ from gdah_volume.ids import ROOT, NodeId, OpId
 from gdah_volume.operations import Attrs, Create, Operation, Unlink, Write
 from gdah_volume.replica import Replica
 from gdah_volume.stamps import Stamp
-from mountfs.uploads import Uploads
-from mountfs.upstream import Upstream
+from mountfs.sync.uploads import Uploads
+from mountfs.sync.upstream import Upstream
 from tests.sync.fakes import FakeData, FakeServer
 from tests.sync.live import eventually
 from tests.sync.worlds import World

@@ -22,9 +22,9 @@ from gdah_volume.errors import (
     Unreachable,
 )
 from gdah_volume.ids import DEFAULT_VOLUME
-from mountfs import transfer
-from mountfs.transfer import HttpTransfer, TransferSettings
-from mountfs.uploads import Uploads
+from mountfs.lanes import transfer
+from mountfs.lanes.transfer import HttpTransfer, TransferSettings
+from mountfs.sync.uploads import Uploads
 from tests.sync.live import eventually, free_port
 
 DATA = b"d" * 100_000

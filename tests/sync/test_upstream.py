@@ -17,14 +17,14 @@ from gdah_volume.lock_messages import LockAgain
 from gdah_volume.operations import Attrs, Create
 from gdah_volume.stamps import Stamp
 from gdah_volume.wire import Entry
-from mountfs import sending, session, uploads, upstream
-from mountfs.changelog import ChangeLog
-from mountfs.mailbox import PIECE_ENTRIES
-from mountfs.mirror import FeedState
-from mountfs.people import status_of
-from mountfs.servers import BEHIND_ENTRIES
-from mountfs.uploads import Uploads
-from mountfs.upstream import Upstream
+from mountfs.sync import sending, session, uploads, upstream
+from mountfs.sync.changelog import ChangeLog
+from mountfs.sync.mailbox import PIECE_ENTRIES
+from mountfs.sync.mirror import FeedState
+from mountfs.sync.people import status_of
+from mountfs.sync.servers import BEHIND_ENTRIES
+from mountfs.sync.uploads import Uploads
+from mountfs.sync.upstream import Upstream
 from tests.sync.fakes import FakeData, FakeServer
 from tests.sync.live import eventually
 from tests.sync.worlds import World

@@ -16,10 +16,10 @@ from gdah_volume.errors import NotFound
 from gdah_volume.ids import ROOT, Author, NodeId, OpId
 from gdah_volume.operations import Attrs, Create, Operation, Rename, Unlink, Write
 from gdah_volume.replica import Replica
-from mountfs.changelog import ChangeLog
-from mountfs.dirty import DirtyChunks, Limits
-from mountfs.mirror import Mirror
-from mountfs.pending import Ticket
+from mountfs.sync.changelog import ChangeLog
+from mountfs.sync.dirty import DirtyChunks, Limits
+from mountfs.sync.mirror import Mirror
+from mountfs.sync.pending import Ticket
 
 _boots = itertools.count(1)
 

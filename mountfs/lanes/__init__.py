@@ -1,0 +1,1 @@
+"""The edge to the servers: the operation lane and the data lane."""

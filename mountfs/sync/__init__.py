@@ -1,0 +1,1 @@
+"""The tree on this device, the log that every change goes through first, and the server in use. Core."""
